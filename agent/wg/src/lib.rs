@@ -1,0 +1,1 @@
+//! WireGuard devices, addresses and routes.

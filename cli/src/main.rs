@@ -1,0 +1,2 @@
+//! The engineer's and the operator's command line.
+fn main() {}

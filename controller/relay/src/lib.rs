@@ -1,0 +1,2 @@
+//! The blind relay: forwards WireGuard datagrams of open sessions, unchanged.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The controller: HTTPS API, agent channel, relay, log.
+fn main() {}

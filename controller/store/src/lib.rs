@@ -1,0 +1,2 @@
+//! State and log in one SQLite file; the only crate that knows SQL.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The gateway's machine: desired grants in, effects on kernel and devices out.
+#![forbid(unsafe_code)]
