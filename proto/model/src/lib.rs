@@ -4,6 +4,7 @@
 //! No I/O, clock or randomness: random bytes and the time are arguments.
 #![forbid(unsafe_code)]
 
+mod asset;
 mod counters;
 mod flow;
 mod grant;
@@ -15,12 +16,13 @@ mod role;
 mod text;
 mod time;
 
+pub use asset::{Criticality, CriticalityError};
 pub use counters::Counters;
 pub use flow::{Endpoint, EndpointError, PacketVerdict, Path, Protocol, ProtocolError, Tuple};
 pub use grant::{Grant, Limits, PolicyRef};
 pub use id::{BootId, EnrolmentId, IdError, KeyId, LockId, RequestId, SessionId, SiteId};
 pub use key::{KeyError, PublicKey, Secret};
-pub use name::{AssetName, Label, Login, NameError, OrgName, RuleId, SiteName, TaskName};
+pub use name::{AssetName, AssetType, Label, Login, NameError, OrgName, RuleId, SiteName, TaskName};
 pub use reason::{EndReason, RefuseReason};
 pub use role::{Role, RoleError, Roles};
 pub use time::{Boot, DurationError, Now, Span, Wall, WallError};

@@ -96,6 +96,10 @@ name!(
     AssetName
 );
 name!(
+    /// What kind of device an asset is, in the operator's own words: `rtu`, `plc`, `meter`.
+    AssetType
+);
+name!(
     /// A site's name, as people say it; its id never changes, its name may.
     SiteName
 );
