@@ -33,8 +33,7 @@ pub type Roles = BTreeSet<Role>;
 pub struct RoleError(String);
 
 impl Role {
-    pub const ALL: [Role; 6] =
-        [Role::Requester, Role::Approver, Role::Ops, Role::SiteTech, Role::Auditor, Role::Admin];
+    pub const ALL: [Role; 6] = [Role::Requester, Role::Approver, Role::Ops, Role::SiteTech, Role::Auditor, Role::Admin];
 
     pub fn as_str(self) -> &'static str {
         match self {

@@ -253,7 +253,9 @@ mod tests {
 
     #[test]
     fn durations_that_say_nothing_or_too_much_are_refused() {
-        for text in ["", "0s", "30", "m", "30m1h", "30m30m", "-5m", "1.5h", "99999999999999999999s", "9999999d", "5 m", "5é"] {
+        for text in
+            ["", "0s", "30", "m", "30m1h", "30m30m", "-5m", "1.5h", "99999999999999999999s", "9999999d", "5 m", "5é"]
+        {
             assert!(text.parse::<Span>().is_err(), "{text}");
         }
     }

@@ -18,7 +18,8 @@ const MOST_CONNECTIONS: usize = 64;
 pub fn run(listen: IpAddr, log: Log) -> anyhow::Result<()> {
     let registers = Arc::new(Registers::default());
     let bind = |port| {
-        TcpListener::bind(SocketAddr::new(listen, port)).with_context(|| format!("cannot listen on {listen} port {port}"))
+        TcpListener::bind(SocketAddr::new(listen, port))
+            .with_context(|| format!("cannot listen on {listen} port {port}"))
     };
     let echo = bind(7)?;
     let modbus = bind(502)?;
@@ -44,7 +45,9 @@ where
     thread::spawn(move || {
         for stream in listener.incoming() {
             let Ok(stream) = stream else { continue };
-            let Ok(peer) = stream.peer_addr() else { continue };
+            let Ok(peer) = stream.peer_addr() else {
+                continue;
+            };
             if open.load(Ordering::Relaxed) >= MOST_CONNECTIONS {
                 log.write("refused", service, peer, 0);
                 continue;
@@ -82,7 +85,9 @@ fn echo_udp(socket: &UdpSocket, log: &Log) {
     let mut buffer = [0; 65536];
     loop {
         // An ICMP error about an earlier answer is reported here; the next datagram matters more.
-        let Ok((read, peer)) = socket.recv_from(&mut buffer) else { continue };
+        let Ok((read, peer)) = socket.recv_from(&mut buffer) else {
+            continue;
+        };
         log.write("payload", "echo-udp", peer, read);
         if socket.send_to(&buffer[..read], peer).is_err() {
             log.write("unsent", "echo-udp", peer, read);

@@ -30,7 +30,8 @@ impl Pipe {
         let wait = plan.every.to_std().max(Duration::from_millis(1));
         match plan.protocol {
             Protocol::Tcp => {
-                let stream = TcpStream::connect_timeout(&plan.to, plan.patience.to_std()).with_context(|| format!("cannot connect to {}", plan.to))?;
+                let stream = TcpStream::connect_timeout(&plan.to, plan.patience.to_std())
+                    .with_context(|| format!("cannot connect to {}", plan.to))?;
                 stream.set_nodelay(true)?;
                 stream.set_read_timeout(Some(wait))?;
                 stream.set_write_timeout(Some(plan.patience.to_std()))?;
@@ -102,7 +103,10 @@ pub fn run(plan: &Plan) -> anyhow::Result<()> {
             Err(_) => break "failed",
         }
     };
-    println!("{}", serde_json::json!({"end": end, "sent": sent, "received_bytes": received, "last_ms": last_ms, "ended_ms": now_ms()}));
+    println!(
+        "{}",
+        serde_json::json!({"end": end, "sent": sent, "received_bytes": received, "last_ms": last_ms, "ended_ms": now_ms()})
+    );
     anyhow::ensure!(end == "done", "the stream ended early: {end}");
     Ok(())
 }

@@ -26,7 +26,11 @@ impl Log {
     pub fn open(name: String, path: Option<&Path>) -> anyhow::Result<Self> {
         let to: Box<dyn Write + Send> = match path {
             Some(path) => Box::new(
-                File::options().create(true).append(true).open(path).with_context(|| format!("cannot write {}", path.display()))?,
+                File::options()
+                    .create(true)
+                    .append(true)
+                    .open(path)
+                    .with_context(|| format!("cannot write {}", path.display()))?,
             ),
             None => Box::new(std::io::stdout()),
         };

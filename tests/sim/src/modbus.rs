@@ -74,7 +74,8 @@ impl Registers {
             }
             WRITE_MANY => {
                 let count = usize::from(word(3)?);
-                let values = pdu.get(6..).filter(|values| values.len() == 2 * count && count > 0).ok_or(ILLEGAL_VALUE)?;
+                let values =
+                    pdu.get(6..).filter(|values| values.len() == 2 * count && count > 0).ok_or(ILLEGAL_VALUE)?;
                 let place = registers.get_mut(first..first + count).ok_or(ILLEGAL_ADDRESS)?;
                 for (register, value) in place.iter_mut().zip(values.chunks_exact(2)) {
                     *register = u16::from_be_bytes([value[0], value[1]]);
