@@ -1,0 +1,149 @@
+//! A backup is one file: the database as it was at one moment, and the controller's other files in a table.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Component, Path, PathBuf};
+
+use rusqlite::backup::Backup;
+use rusqlite::{Connection, OpenFlags, params};
+
+use crate::open::{DATABASE, DirLock, OpenError, check, sync_dir};
+use crate::read::Reader;
+
+/// Bytes of all bundled files together, at most.
+const MOST_BUNDLED: u64 = 64 << 20;
+
+/// A file beside the database that belongs into a backup: its path below the directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bundled(PathBuf);
+
+impl Bundled {
+    /// Takes a plain relative path; `None` for one that leads out of the directory.
+    pub fn new(path: impl Into<PathBuf>) -> Option<Self> {
+        let path = path.into();
+        let plain = path.components().all(|part| matches!(part, Component::Normal(_))) && path.file_name().is_some();
+        (plain && path.to_str().is_some()).then_some(Self(path))
+    }
+}
+
+/// Why a backup was not made, or not restored.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("{} exists already", .0.display())]
+    Exists(PathBuf),
+    #[error("{} is no backup of a controller", .0.display())]
+    NoBackup(PathBuf),
+    #[error("the files of the controller are larger than {MOST_BUNDLED} bytes together")]
+    Large,
+    #[error("{}: {source}", .path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("the backup cannot be written or read: {0}")]
+    Database(#[from] rusqlite::Error),
+}
+
+/// Writes the database of `dir` as it is at this moment, and the files `bundle`, into `to` (mode 0600), which must
+/// not exist. A controller may run on the directory meanwhile.
+pub fn backup(dir: &Path, bundle: &[Bundled], to: &Path) -> Result<(), BackupError> {
+    let reader = Reader::open(dir)?;
+    create_private(to)?;
+    let made = fill(&reader, dir, bundle, to);
+    if made.is_err() {
+        let _ = fs::remove_file(to);
+    }
+    made
+}
+
+fn fill(reader: &Reader, dir: &Path, bundle: &[Bundled], to: &Path) -> Result<(), BackupError> {
+    let mut copy = Connection::open_with_flags(to, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    // All pages in one step: a reader's snapshot in write-ahead mode, which the writer does not wait for.
+    Backup::new(reader.connection(), &mut copy)?.run_to_completion(i32::MAX, std::time::Duration::ZERO, None)?;
+    copy.pragma_update_and_check(None, "journal_mode", "DELETE", |row| row.get::<_, String>(0))?;
+    let tx = copy.transaction()?;
+    tx.execute_batch("CREATE TABLE bundle (path TEXT PRIMARY KEY, mode INTEGER NOT NULL, bytes BLOB NOT NULL) STRICT")?;
+    let mut total = 0;
+    for Bundled(path) in bundle {
+        let from = dir.join(path);
+        let io = |source| BackupError::Io { path: from.clone(), source };
+        let meta = fs::metadata(&from).map_err(io)?;
+        total += meta.len();
+        if total > MOST_BUNDLED {
+            return Err(BackupError::Large);
+        }
+        let bytes = fs::read(&from).map_err(io)?;
+        let name = path.to_str().expect("checked when it was made");
+        tx.execute("INSERT INTO bundle VALUES (?1, ?2, ?3)", params![name, meta.permissions().mode() & 0o777, bytes])?;
+    }
+    tx.commit()?;
+    copy.close().map_err(|(_, error)| error)?;
+    let io = |source| BackupError::Io { path: to.to_owned(), source };
+    fs::File::open(to).and_then(|file| file.sync_all()).map_err(io)
+}
+
+/// Makes `dir` (which must hold no controller) from the backup `from`.
+///
+/// The copy is a roll-back: gateways that remember a newer checkpoint will say so.
+pub fn restore(from: &Path, dir: &Path) -> Result<(), BackupError> {
+    let source = open_backup(from)?;
+    fs::DirBuilder::new().recursive(true).create(dir).map_err(|source| BackupError::Io { path: dir.to_owned(), source })?;
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
+        .map_err(|source| BackupError::Io { path: dir.to_owned(), source })?;
+    let _lock = DirLock::take(dir)?;
+    let database = dir.join(DATABASE);
+    if database.exists() {
+        return Err(OpenError::Exists(dir.to_owned()).into());
+    }
+    let mut files = source.prepare("SELECT path, mode, bytes FROM bundle")?;
+    let mut rows = files.query([])?;
+    while let Some(row) = rows.next()? {
+        let (path, mode, bytes): (String, u32, Vec<u8>) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let Some(Bundled(path)) = Bundled::new(path) else { return Err(BackupError::NoBackup(from.to_owned())) };
+        put_file(&dir.join(path), mode & 0o700, &bytes)?;
+    }
+    // The database comes last and under another name first: its presence says that all the rest is there.
+    let fresh = dir.join("thinlane.db.restoring");
+    let _ = fs::remove_file(&fresh);
+    create_private(&fresh)?;
+    let mut copy = Connection::open_with_flags(&fresh, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    Backup::new(&source, &mut copy)?.run_to_completion(i32::MAX, std::time::Duration::ZERO, None)?;
+    copy.execute_batch("DROP TABLE bundle; VACUUM")?;
+    copy.close().map_err(|(_, error)| error)?;
+    let io = |source| BackupError::Io { path: database.clone(), source };
+    fs::File::open(&fresh).and_then(|file| file.sync_all()).map_err(io)?;
+    fs::rename(&fresh, &database).map_err(io)?;
+    sync_dir(dir)?;
+    Ok(())
+}
+
+fn open_backup(from: &Path) -> Result<Connection, BackupError> {
+    if !from.is_file() {
+        let source = std::io::Error::from(std::io::ErrorKind::NotFound);
+        return Err(BackupError::Io { path: from.to_owned(), source });
+    }
+    let db = Connection::open_with_flags(from, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    match check(&db, from) {
+        Ok(_) => {}
+        Err(OpenError::Foreign(_)) => return Err(BackupError::NoBackup(from.to_owned())),
+        Err(error) => return Err(error.into()),
+    }
+    if db.table_exists(None, "bundle")? { Ok(db) } else { Err(BackupError::NoBackup(from.to_owned())) }
+}
+
+fn create_private(path: &Path) -> Result<(), BackupError> {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(BackupError::Exists(path.to_owned())),
+        Err(source) => Err(BackupError::Io { path: path.to_owned(), source }),
+    }
+}
+
+fn put_file(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), BackupError> {
+    let io = |source| BackupError::Io { path: path.to_owned(), source };
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(io)?;
+    }
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode | 0o400).open(path).map_err(io)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(io)
+}
