@@ -1,0 +1,183 @@
+//! What may cross a lane, at either end: the gate at the gateway's, two addresses at the engineer's.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use thinlane_model::{Boot, Counters, PacketVerdict, Span};
+
+use crate::device::{DeniedFlow, Direction, LaneRole};
+use crate::gate::{Gate, Reset};
+use crate::packet;
+
+/// A gateway's lane ends by itself this long before its deadline, so that the resets still find the kernel's
+/// lane open, which ends at the deadline.
+pub(crate) const LEAD: Span = Span::from_millis(15);
+
+/// What becomes of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Sent {
+    Pass,
+    Answer(Reset),
+    Drop,
+}
+
+#[derive(Debug)]
+pub(crate) enum Guard {
+    Gateway(Box<Gate>),
+    Engineer(Ends),
+}
+
+/// The engineer's end: its own address and the one that it may reach.
+#[derive(Debug)]
+pub(crate) struct Ends {
+    address: Ipv4Addr,
+    allowed: Ipv4Addr,
+    shut: bool,
+    counters: Counters,
+    late: u64,
+    last_passed: Option<Boot>,
+}
+
+impl Guard {
+    pub(crate) fn new(role: LaneRole) -> Self {
+        match role {
+            LaneRole::Gateway { tuple, deadline } => Guard::Gateway(Box::new(Gate::new(tuple, deadline))),
+            LaneRole::Engineer { address, allowed } => Guard::Engineer(Ends {
+                address,
+                allowed,
+                shut: false,
+                counters: Counters::default(),
+                late: 0,
+                last_passed: None,
+            }),
+        }
+    }
+
+    /// Judges a packet out of the tunnel; a SYN that passes announces at most `mss`.
+    pub(crate) fn arriving(&mut self, packet: &mut [u8], mss: u16, now: Boot) -> Sent {
+        match self {
+            Guard::Gateway(gate) => through(gate, Direction::Up, packet, mss, now),
+            Guard::Engineer(ends) => ends.judge(Direction::Down, packet, now),
+        }
+    }
+
+    /// Judges a packet on its way into the tunnel; a SYN that passes announces at most `mss`.
+    pub(crate) fn leaving(&mut self, packet: &mut [u8], mss: u16, now: Boot) -> Sent {
+        match self {
+            Guard::Gateway(gate) => through(gate, Direction::Down, packet, mss, now),
+            Guard::Engineer(ends) => ends.judge(Direction::Up, packet, now),
+        }
+    }
+
+    /// Whether it is time for the lane to end by itself.
+    pub(crate) fn expires(&self, now: Boot) -> bool {
+        self.expiry().is_some_and(|expiry| expiry <= now)
+    }
+
+    /// When the lane ends by itself; `None`: it does not, or it is over.
+    pub(crate) fn expiry(&self) -> Option<Boot> {
+        match self {
+            Guard::Gateway(gate) if !gate.is_shut() => Some(gate.deadline() - LEAD),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn is_over(&self, now: Boot) -> bool {
+        match self {
+            Guard::Gateway(gate) => gate.is_over(now),
+            Guard::Engineer(ends) => ends.shut,
+        }
+    }
+
+    #[must_use]
+    pub(crate) fn extend(&mut self, deadline: Boot, now: Boot) -> bool {
+        match self {
+            Guard::Gateway(gate) => gate.extend(deadline, now),
+            Guard::Engineer(ends) => !ends.shut,
+        }
+    }
+
+    /// Shuts, and names the resets that are then to be sent; none the second time.
+    pub(crate) fn shut(&mut self) -> Vec<Reset> {
+        match self {
+            Guard::Gateway(gate) if !gate.is_shut() => {
+                gate.shut();
+                gate.resets()
+            }
+            Guard::Gateway(_) => Vec::new(),
+            Guard::Engineer(ends) => {
+                ends.shut = true;
+                Vec::new()
+            }
+        }
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        match self {
+            Guard::Gateway(gate) => gate.counters(),
+            Guard::Engineer(ends) => ends.counters,
+        }
+    }
+
+    pub(crate) fn late(&self) -> u64 {
+        match self {
+            Guard::Gateway(gate) => gate.late(),
+            Guard::Engineer(ends) => ends.late,
+        }
+    }
+
+    pub(crate) fn last_passed(&self) -> Option<Boot> {
+        match self {
+            Guard::Gateway(gate) => gate.last_passed(),
+            Guard::Engineer(ends) => ends.last_passed,
+        }
+    }
+
+    pub(crate) fn drain_denied(&mut self) -> (Vec<DeniedFlow>, u64) {
+        match self {
+            Guard::Gateway(gate) => gate.drain_denied(),
+            Guard::Engineer(_) => (Vec::new(), 0),
+        }
+    }
+}
+
+fn through(gate: &mut Gate, way: Direction, packet: &mut [u8], mss: u16, now: Boot) -> Sent {
+    let verdict = match way {
+        Direction::Up => gate.up(packet, now),
+        Direction::Down => gate.down(packet, now),
+    };
+    if verdict == PacketVerdict::Pass {
+        packet::clamp_mss(packet, mss);
+        return Sent::Pass;
+    }
+    gate.answer(way, packet, verdict, now).map_or(Sent::Drop, Sent::Answer)
+}
+
+impl Ends {
+    fn judge(&mut self, way: Direction, packet: &[u8], now: Boot) -> Sent {
+        let (source, destination) = match way {
+            Direction::Up => (self.address, self.allowed),
+            Direction::Down => (self.allowed, self.address),
+        };
+        if packet::source_of(packet) != Some(IpAddr::V4(source)) {
+            self.counters.spoofed_packets += 1;
+            return Sent::Drop;
+        }
+        if self.shut {
+            self.late += 1;
+            return Sent::Drop;
+        }
+        if packet::destination_of(packet) != Some(destination) {
+            self.counters.denied_packets += 1;
+            return Sent::Drop;
+        }
+        let (packets, bytes) = match way {
+            Direction::Up => (&mut self.counters.up_packets, &mut self.counters.up_bytes),
+            Direction::Down => (&mut self.counters.down_packets, &mut self.counters.down_bytes),
+        };
+        *packets += 1;
+        *bytes += packet.len() as u64;
+        self.last_passed = Some(now);
+        Sent::Pass
+    }
+}

@@ -1,0 +1,356 @@
+//! One lane: its tunnel, its guard, and when it next wants to act.
+//!
+//! No I/O: datagrams, packets and the time come in, and `Output` takes what goes out. `Tunn` does the
+//! cryptography and reads CLOCK_BOOTTIME itself; when to handshake and to keep a path open is decided here,
+//! because our own ends are quicker than the protocol asks (5 s without an answer instead of 15) and an armed
+//! lane must have a fresh key when its first packet comes.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use boringtun::noise::errors::WireGuardError;
+use boringtun::noise::rate_limiter::RateLimiter;
+use boringtun::noise::{Tunn, TunnResult};
+use boringtun::x25519;
+use thinlane_model::{Boot, Now, PublicKey, SessionId};
+
+use crate::device::{DeviceError, Event, LaneReport, LaneRole, LaneSpec};
+use crate::gate::Reset;
+use crate::guard::{Guard, Sent};
+use crate::key::public_of;
+use crate::mac1::Mac1;
+use crate::timing::Timing;
+
+/// Handshake messages that one lane answers in a second before it asks for a cookie.
+const HANDSHAKES_PER_SECOND: u64 = 5;
+/// The last counter of a data message that is taken (whitepaper, 6.5: REJECT_AFTER_MESSAGES).
+const LAST_COUNTER: u64 = u64::MAX - (1 << 13);
+/// What a data message has around its packet: type, index, counter, tag.
+pub(crate) const OVERHEAD: usize = 32;
+
+/// The kinds of WireGuard messages, by their first byte.
+pub(crate) mod kind {
+    pub(crate) const INITIATION: u8 = 1;
+    pub(crate) const RESPONSE: u8 = 2;
+    pub(crate) const COOKIE: u8 = 3;
+    pub(crate) const DATA: u8 = 4;
+}
+
+/// Where a lane's output goes.
+pub(crate) trait Output {
+    fn udp(&mut self, to: SocketAddr, datagram: &[u8]);
+    fn interface(&mut self, packet: &[u8]);
+    fn event(&mut self, event: Event);
+}
+
+/// The time, where output goes, and room for one message: what every step of a lane needs.
+pub(crate) struct Step<'a> {
+    pub(crate) now: Now,
+    pub(crate) out: &'a mut dyn Output,
+    /// At least 65 535 + 32 bytes.
+    pub(crate) room: &'a mut [u8],
+}
+
+pub(crate) struct Lane {
+    pub(crate) session: SessionId,
+    pub(crate) role: LaneRole,
+    pub(crate) public: PublicKey,
+    pub(crate) mac1: Mac1,
+    tunn: Box<Tunn>,
+    limiter: Arc<RateLimiter>,
+    guard: Guard,
+    endpoint: Option<SocketAddr>,
+    timing: Timing,
+    /// Our index in the last response that was sent and not yet confirmed by data.
+    unconfirmed: Option<u32>,
+    /// MAC1 of the last initiation that was accepted: a copy of it costs nothing.
+    last_initiation: [u8; 16],
+    /// The greatest segment that a SYN may announce.
+    mss: u16,
+    handshakes: u64,
+    last_handshake: Option<thinlane_model::Wall>,
+    rx_bytes: u64,
+    tx_bytes: u64,
+}
+
+impl Lane {
+    /// Makes a lane whose messages carry `index`, a free number of 24 bits.
+    pub(crate) fn new(spec: LaneSpec, index: u32, mtu: u16, now: Now) -> Result<Self, DeviceError> {
+        let public = public_of(&spec.private)?;
+        let own = x25519::PublicKey::from(*public.as_bytes());
+        let limiter = Arc::new(RateLimiter::new(&own, HANDSHAKES_PER_SECOND));
+        let tunn = Tunn::new(
+            x25519::StaticSecret::from(*spec.private.expose()),
+            x25519::PublicKey::from(*spec.peer.as_bytes()),
+            spec.preshared.as_ref().map(|key| *key.expose()),
+            None,
+            index,
+            Some(limiter.clone()),
+        );
+        Ok(Self {
+            session: spec.session,
+            role: spec.role,
+            public,
+            mac1: Mac1::of(&public),
+            tunn: Box::new(tunn),
+            limiter,
+            guard: Guard::new(spec.role),
+            endpoint: spec.endpoint,
+            timing: Timing::new(spec.initiate, spec.keepalive, now.mono),
+            unconfirmed: None,
+            last_initiation: [0; 16],
+            mss: mtu.saturating_sub(40),
+            handshakes: 0,
+            last_handshake: None,
+            rx_bytes: 0,
+            tx_bytes: 0,
+        })
+    }
+
+    /// Takes a packet that the interface sent.
+    pub(crate) fn from_interface(&mut self, packet: &mut [u8], step: &mut Step<'_>) {
+        self.freshen(step);
+        match self.guard.leaving(packet, self.mss, step.now.mono) {
+            Sent::Pass => self.seal(packet, step),
+            Sent::Answer(reset) => self.send_reset(&reset, step),
+            Sent::Drop => {}
+        }
+    }
+
+    /// Takes a datagram that names this lane.
+    pub(crate) fn from_peer(&mut self, datagram: &[u8], from: SocketAddr, step: &mut Step<'_>) {
+        let kind = datagram.first().copied().unwrap_or(0);
+        let acceptable = match kind {
+            kind::DATA => counter(datagram).is_some_and(|counter| counter <= LAST_COUNTER),
+            // Once over, a lane makes no new keys; what still comes under the old ones is counted as late.
+            _ => !self.guard.is_over(step.now.mono),
+        };
+        if !acceptable || (kind == kind::INITIATION && mac1_of(datagram) == Some(self.last_initiation)) {
+            return;
+        }
+        if kind != kind::DATA {
+            self.limiter.reset_count();
+        }
+        self.freshen(step);
+        match self.tunn.decapsulate(Some(from.ip()), datagram, step.room) {
+            TunnResult::Done if kind == kind::DATA => self.decrypted(datagram, from, 0, step),
+            TunnResult::Done => {}
+            TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
+                let length = packet.len();
+                self.decrypted(datagram, from, length, step);
+            }
+            // Decrypted, thus the peer's, but no IP packet: `Tunn` leaves it where it decrypted it.
+            TunnResult::Err(WireGuardError::InvalidPacket) if kind == kind::DATA => {
+                self.decrypted(datagram, from, datagram.len() - OVERHEAD, step);
+            }
+            TunnResult::Err(error) => tracing::trace!(session = %self.session, ?error, kind, "message refused"),
+            TunnResult::WriteToNetwork(reply) => {
+                let length = reply.len();
+                self.replied(kind, datagram, from, length, step);
+            }
+        }
+    }
+
+    /// Acts on time having passed.
+    pub(crate) fn on_time(&mut self, step: &mut Step<'_>) {
+        if self.guard.expires(step.now.mono) {
+            tracing::debug!(session = %self.session, "deadline reached");
+            self.shut(step);
+            step.out.event(Event::Expired(self.session));
+        }
+        if !self.guard.is_over(step.now.mono) {
+            self.drive(step);
+        }
+    }
+
+    /// When `on_time` is wanted next.
+    pub(crate) fn due(&self, now: Boot) -> Option<Boot> {
+        if self.guard.is_over(now) {
+            return None;
+        }
+        let act = self.timing.due(now, self.endpoint.is_some());
+        [act, self.guard.expiry()].into_iter().flatten().min()
+    }
+
+    pub(crate) fn set_endpoint(&mut self, endpoint: SocketAddr, step: &mut Step<'_>) {
+        self.endpoint = Some(endpoint);
+        self.timing.forget_attempt();
+        self.on_time(step);
+    }
+
+    /// Whether nothing passes any more.
+    pub(crate) fn is_over(&self, now: Boot) -> bool {
+        self.guard.is_over(now)
+    }
+
+    /// Moves a gateway's deadline; an engineer's lane has none and leaves it to the gateway.
+    pub(crate) fn extend(&mut self, deadline: Boot, now: Boot) -> Result<(), DeviceError> {
+        if self.guard.extend(deadline, now) { Ok(()) } else { Err(DeviceError::Ended(self.session)) }
+    }
+
+    /// Lets nothing more pass, then resets both ends of what is connected.
+    pub(crate) fn shut(&mut self, step: &mut Step<'_>) {
+        for reset in self.guard.shut() {
+            self.send_reset(&reset, step);
+        }
+    }
+
+    pub(crate) fn report(&mut self) -> LaneReport {
+        let (denied, denied_unlisted) = self.guard.drain_denied();
+        LaneReport {
+            session: self.session,
+            counters: self.guard.counters(),
+            late_packets: self.guard.late(),
+            last_handshake: self.last_handshake,
+            rekeys: self.handshakes.saturating_sub(1),
+            last_packet: self.guard.last_passed(),
+            endpoint: self.endpoint,
+            rx_bytes: self.rx_bytes,
+            tx_bytes: self.tx_bytes,
+            denied,
+            denied_unlisted,
+        }
+    }
+
+    /// Judges the packet of `length` bytes that was decrypted into the room.
+    fn arrived(&mut self, length: usize, step: &mut Step<'_>) {
+        let packet = &mut step.room[..length];
+        match self.guard.arriving(packet, self.mss, step.now.mono) {
+            Sent::Pass => step.out.interface(packet),
+            Sent::Answer(reset) => self.send_reset(&reset, step),
+            Sent::Drop => {}
+        }
+    }
+
+    /// Handles what `Tunn` wrote in answer to a handshake message.
+    fn replied(&mut self, kind: u8, datagram: &[u8], from: SocketAddr, length: usize, step: &mut Step<'_>) {
+        match (kind, step.room[0]) {
+            // A cookie goes to whoever asked, and moves nothing.
+            (_, kind::COOKIE) => step.out.udp(from, &step.room[..length]),
+            (kind::INITIATION, kind::RESPONSE) => {
+                self.last_initiation = mac1_of(datagram).unwrap_or_default();
+                self.unconfirmed = word(&step.room[..length], 4);
+                self.heard(datagram, from, false, step);
+                self.transmit(length, false, step);
+            }
+            _ => {
+                self.heard(datagram, from, false, step);
+                self.transmit(length, false, step);
+                self.established(true, step);
+            }
+        }
+    }
+
+    /// Takes an authentic data message, whose packet of `length` bytes stands in the room.
+    fn decrypted(&mut self, datagram: &[u8], from: SocketAddr, length: usize, step: &mut Step<'_>) {
+        self.heard(datagram, from, length > 0, step);
+        if length > 0 {
+            self.arrived(length, step);
+        }
+        // Data under a key that we answered for shows that the peer has it, too.
+        if self.unconfirmed.is_some() && word(datagram, 4) == self.unconfirmed {
+            self.established(false, step);
+        }
+    }
+
+    /// An authentic message came in: its source is where the peer is.
+    fn heard(&mut self, datagram: &[u8], from: SocketAddr, data: bool, step: &mut Step<'_>) {
+        self.rx_bytes += datagram.len() as u64;
+        self.endpoint = Some(from);
+        self.timing.heard(data, step.now.mono);
+    }
+
+    /// A handshake is complete: what waited for it leaves.
+    fn established(&mut self, initiator: bool, step: &mut Step<'_>) {
+        self.unconfirmed = None;
+        self.handshakes += 1;
+        self.last_handshake = Some(step.now.wall);
+        self.timing.established(initiator, step.now.mono);
+        tracing::debug!(session = %self.session, initiator, "handshake complete");
+        // At most as many as `Tunn` keeps waiting.
+        for _ in 0..256 {
+            let TunnResult::WriteToNetwork(sealed) = self.tunn.decapsulate(None, &[], step.room) else { break };
+            let length = sealed.len();
+            self.transmit(length, true, step);
+        }
+        step.out.event(Event::Handshake(self.session));
+    }
+
+    fn send_reset(&mut self, reset: &Reset, step: &mut Step<'_>) {
+        match reset {
+            Reset::ToEngineer(packet) => self.seal(packet, step),
+            Reset::ToAsset(packet) => step.out.interface(packet),
+        }
+    }
+
+    /// Encrypts and sends a packet, or keeps it until there is a key for it.
+    fn seal(&mut self, packet: &[u8], step: &mut Step<'_>) {
+        if let TunnResult::WriteToNetwork(message) = self.tunn.encapsulate(packet, step.room) {
+            let length = message.len();
+            self.transmit(length, !packet.is_empty(), step);
+        }
+    }
+
+    /// Sends the message of `length` bytes that stands in the room.
+    fn transmit(&mut self, length: usize, data: bool, step: &mut Step<'_>) {
+        let message = &step.room[..length];
+        let kind = message.first().copied().unwrap_or(0);
+        self.timing.sent(kind, data, step.now.mono);
+        if let Some(endpoint) = self.endpoint {
+            self.tx_bytes += length as u64;
+            step.out.udp(endpoint, message);
+        }
+    }
+
+    /// Brings `Tunn`'s own clock up to date, which it reads only when told to.
+    fn freshen(&mut self, step: &mut Step<'_>) {
+        if self.timing.is_stale(step.now.mono) && !self.guard.is_over(step.now.mono) {
+            self.drive(step);
+        }
+    }
+
+    fn drive(&mut self, step: &mut Step<'_>) {
+        let now = step.now.mono;
+        self.timing.ticked(now);
+        match self.tunn.update_timers(step.room) {
+            TunnResult::WriteToNetwork(message) => {
+                let length = message.len();
+                self.transmit(length, false, step);
+            }
+            TunnResult::Err(_) => self.timing.gave_up(),
+            _ => {}
+        }
+        if self.endpoint.is_none() {
+            return;
+        }
+        if self.timing.wants_handshake(now) {
+            if let TunnResult::WriteToNetwork(message) = self.tunn.format_handshake_initiation(step.room, true) {
+                let length = message.len();
+                self.transmit(length, false, step);
+            }
+        } else if self.timing.wants_keepalive(now) {
+            self.seal(&[], step);
+        }
+    }
+}
+
+impl std::fmt::Debug for Lane {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.debug_struct("Lane")
+            .field("session", &self.session)
+            .field("endpoint", &self.endpoint)
+            .finish_non_exhaustive()
+    }
+}
+
+fn word(message: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(message.get(at..at + 4)?.try_into().ok()?))
+}
+
+fn counter(message: &[u8]) -> Option<u64> {
+    Some(u64::from_le_bytes(message.get(8..16)?.try_into().ok()?))
+}
+
+fn mac1_of(initiation: &[u8]) -> Option<[u8; 16]> {
+    initiation.get(116..132)?.try_into().ok()
+}

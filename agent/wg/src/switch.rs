@@ -1,0 +1,238 @@
+//! All lanes of one device: which of them a packet or datagram belongs to, and which acts next.
+//!
+//! No I/O. Datagrams are told apart by the index that we gave the peer (`receiver_idx >> 8`), initiations by
+//! MAC1 among the lanes' keys, packets from the interface by their destination. What strangers can cause is
+//! bounded: a number of MACs and of handshakes a second for the whole device.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
+
+use thinlane_model::{Boot, Now, SessionId};
+
+use crate::bucket::Bucket;
+use crate::device::{DeviceError, LaneReport, LaneSpec};
+use crate::lane::{Lane, OVERHEAD, Output, Step, kind};
+use crate::mac1::INITIATION;
+use crate::packet;
+
+/// Lanes of one device.
+pub(crate) const MOST: usize = 1024;
+/// MACs computed in a second to find an initiation's lane: about 1 % of a slow core.
+const MACS_PER_SECOND: u32 = 20_000;
+/// Handshakes answered in a second by all lanes together, each some 0.2 ms of curve arithmetic.
+const HANDSHAKES_PER_SECOND: u32 = 100;
+/// Room for one message: the longest packet and what encryption adds.
+const ROOM: usize = 65_535 + OVERHEAD + 1;
+
+#[derive(Debug)]
+pub(crate) struct Switch {
+    mtu: u16,
+    /// By index, a number of 24 bits.
+    lanes: BTreeMap<u32, Lane>,
+    by_session: BTreeMap<SessionId, u32>,
+    by_address: BTreeMap<Ipv4Addr, u32>,
+    /// When lanes want to act, at the latest; a lane that would by now wait longer is asked again then.
+    due: BTreeSet<(Boot, u32)>,
+    due_of: BTreeMap<u32, Boot>,
+    macs: Bucket,
+    handshakes: Bucket,
+    room: Box<[u8]>,
+}
+
+impl Switch {
+    pub(crate) fn new(mtu: u16) -> Self {
+        Self {
+            mtu,
+            lanes: BTreeMap::new(),
+            by_session: BTreeMap::new(),
+            by_address: BTreeMap::new(),
+            due: BTreeSet::new(),
+            due_of: BTreeMap::new(),
+            macs: Bucket::new(MACS_PER_SECOND, MACS_PER_SECOND / 4),
+            handshakes: Bucket::new(HANDSHAKES_PER_SECOND, HANDSHAKES_PER_SECOND),
+            room: vec![0; ROOM].into_boxed_slice(),
+        }
+    }
+
+    /// Opens a lane; `random` yields 32 random bits at a time.
+    pub(crate) fn open(
+        &mut self,
+        spec: LaneSpec,
+        random: &mut dyn FnMut() -> u32,
+        now: Now,
+        out: &mut dyn Output,
+    ) -> Result<(), DeviceError> {
+        let session = spec.session;
+        if self.by_session.contains_key(&session) {
+            return Err(DeviceError::Open(session));
+        }
+        let address = spec.role.far_address();
+        if let Some(owner) = self.by_address.get(&address).and_then(|index| self.lanes.get(index)) {
+            return Err(DeviceError::AddressTaken { address, owner: owner.session });
+        }
+        if self.lanes.len() >= MOST {
+            return Err(DeviceError::Full { most: MOST });
+        }
+        let index = self.free_index(random);
+        let lane = Lane::new(spec, index, self.mtu, now)?;
+        if lane.due(now.mono).is_none() && lane.is_over(now.mono) {
+            return Err(DeviceError::Ended(session));
+        }
+        if let Some(other) = self.lanes.values().find(|other| other.public == lane.public) {
+            return Err(DeviceError::KeyTaken(other.session));
+        }
+        self.lanes.insert(index, lane);
+        self.by_session.insert(session, index);
+        self.by_address.insert(address, index);
+        self.step(index, now, out, |lane, step| lane.on_time(step));
+        Ok(())
+    }
+
+    pub(crate) fn extend(
+        &mut self,
+        session: SessionId,
+        deadline: Boot,
+        now: Now,
+        out: &mut dyn Output,
+    ) -> Result<(), DeviceError> {
+        let index = self.index(session)?;
+        self.step(index, now, out, |lane, step| lane.extend(deadline, step.now.mono))
+            .unwrap_or(Err(DeviceError::Unknown(session)))
+    }
+
+    pub(crate) fn set_endpoint(
+        &mut self,
+        session: SessionId,
+        endpoint: SocketAddr,
+        now: Now,
+        out: &mut dyn Output,
+    ) -> Result<(), DeviceError> {
+        let index = self.index(session)?;
+        self.step(index, now, out, |lane, step| lane.set_endpoint(endpoint, step));
+        Ok(())
+    }
+
+    pub(crate) fn shut(&mut self, session: SessionId, now: Now, out: &mut dyn Output) -> Result<(), DeviceError> {
+        let index = self.index(session)?;
+        self.step(index, now, out, |lane, step| lane.shut(step));
+        Ok(())
+    }
+
+    /// Shuts a lane, wipes its keys and says what it carried.
+    pub(crate) fn close(
+        &mut self,
+        session: SessionId,
+        now: Now,
+        out: &mut dyn Output,
+    ) -> Result<LaneReport, DeviceError> {
+        self.shut(session, now, out)?;
+        let index = self.index(session)?;
+        let mut lane = self.lanes.remove(&index).ok_or(DeviceError::Unknown(session))?;
+        self.by_session.remove(&session);
+        self.by_address.remove(&lane.role.far_address());
+        if let Some(due) = self.due_of.remove(&index) {
+            self.due.remove(&(due, index));
+        }
+        Ok(lane.report())
+    }
+
+    pub(crate) fn report(&mut self, session: SessionId) -> Option<LaneReport> {
+        let index = self.index(session).ok()?;
+        self.lanes.get_mut(&index).map(Lane::report)
+    }
+
+    pub(crate) fn sessions(&self) -> Vec<SessionId> {
+        self.by_session.keys().copied().collect()
+    }
+
+    /// Takes a packet that the interface sent; one for no lane is dropped.
+    pub(crate) fn from_interface(&mut self, packet: &mut [u8], now: Now, out: &mut dyn Output) {
+        let index = packet::destination_of(packet).and_then(|address| self.by_address.get(&address).copied());
+        if let Some(index) = index {
+            self.step(index, now, out, |lane, step| lane.from_interface(packet, step));
+        }
+    }
+
+    /// Takes a datagram; one that names no lane, or that there is no budget for, is dropped.
+    pub(crate) fn from_network(&mut self, datagram: &[u8], from: SocketAddr, now: Now, out: &mut dyn Output) {
+        if let Some(index) = self.lane_of(datagram, now.mono) {
+            self.step(index, now, out, |lane, step| lane.from_peer(datagram, from, step));
+        }
+    }
+
+    /// Lets every lane act whose time has come.
+    pub(crate) fn on_time(&mut self, now: Now, out: &mut dyn Output) {
+        while let Some((due, index)) = self.due.first().copied().filter(|(due, _)| *due <= now.mono) {
+            self.due.remove(&(due, index));
+            self.due_of.remove(&index);
+            self.step(index, now, out, |lane, step| lane.on_time(step));
+        }
+    }
+
+    /// When `on_time` is wanted next.
+    pub(crate) fn next_due(&self) -> Option<Boot> {
+        self.due.first().map(|(due, _)| *due)
+    }
+
+    fn index(&self, session: SessionId) -> Result<u32, DeviceError> {
+        self.by_session.get(&session).copied().ok_or(DeviceError::Unknown(session))
+    }
+
+    fn free_index(&self, random: &mut dyn FnMut() -> u32) -> u32 {
+        loop {
+            // At most one in 16 000 is taken.
+            let index = random() >> 8;
+            if !self.lanes.contains_key(&index) {
+                return index;
+            }
+        }
+    }
+
+    fn lane_of(&mut self, datagram: &[u8], now: Boot) -> Option<u32> {
+        let known = |at: usize| {
+            let word: [u8; 4] = datagram.get(at..at + 4)?.try_into().ok()?;
+            let index = u32::from_le_bytes(word) >> 8;
+            self.lanes.contains_key(&index).then_some(index)
+        };
+        match (datagram.get(..4)?, datagram.len()) {
+            ([kind::DATA, 0, 0, 0], OVERHEAD..) => known(4),
+            ([kind::RESPONSE, 0, 0, 0], 92) => known(8).filter(|_| self.handshakes.take(now)),
+            ([kind::COOKIE, 0, 0, 0], 64) => known(4),
+            ([kind::INITIATION, 0, 0, 0], INITIATION) => self.lane_of_initiation(datagram, now),
+            _ => None,
+        }
+    }
+
+    fn lane_of_initiation(&mut self, datagram: &[u8], now: Boot) -> Option<u32> {
+        let price = u32::try_from(self.lanes.len()).unwrap_or(u32::MAX);
+        if !self.macs.take_many(now, price) {
+            return None;
+        }
+        let index = self.lanes.iter().find(|(_, lane)| lane.mac1.matches(datagram)).map(|(index, _)| *index)?;
+        self.handshakes.take(now).then_some(index)
+    }
+
+    /// Lets one lane act, and notes when it wants to act next.
+    fn step<R>(
+        &mut self,
+        index: u32,
+        now: Now,
+        out: &mut dyn Output,
+        act: impl FnOnce(&mut Lane, &mut Step<'_>) -> R,
+    ) -> Option<R> {
+        let lane = self.lanes.get_mut(&index)?;
+        let result = act(lane, &mut Step { now, out, room: &mut self.room });
+        let next = lane.due(now.mono);
+        let noted = self.due_of.get(&index).copied();
+        if let Some(next) = next
+            && noted.is_none_or(|noted| next < noted)
+        {
+            if let Some(noted) = noted {
+                self.due.remove(&(noted, index));
+            }
+            self.due.insert((next, index));
+            self.due_of.insert(index, next);
+        }
+        Some(result)
+    }
+}

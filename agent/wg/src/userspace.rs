@@ -1,0 +1,188 @@
+//! The userspace backend: one TUN interface, one UDP socket, one thread.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use thinlane_model::{Boot, SessionId};
+
+use crate::device::{Backend, Device, DeviceError, Event, LaneReport, LaneSpec};
+use crate::link::Link;
+use crate::sys;
+
+mod reactor;
+mod socket;
+
+use reactor::{Command, Reactor};
+
+/// Commands that may wait for the thread.
+const COMMANDS: usize = 64;
+/// The MTU of a lane's interface: what fits into 1 500 with IPv6, UDP and WireGuard around it.
+const MTU: u16 = 1420;
+/// Packets that may wait in the interface before it drops them.
+const QUEUE: u32 = 1000;
+
+/// How a userspace device is made.
+pub struct UserspaceConfig {
+    /// The interface's name; it must not exist yet.
+    pub interface: String,
+    /// Its ifalias, which begins with `thinlane`.
+    pub alias: String,
+    pub mtu: u16,
+    /// Port 0 takes a free one. The unspecified address takes IPv6 as well, where the machine has it.
+    pub listen: SocketAddr,
+    /// The mark of the datagrams sent (SO_MARK), for policy routing.
+    pub mark: Option<u32>,
+    /// Called on the device's thread, which waits meanwhile: hand the event on and return.
+    pub events: Option<Box<dyn FnMut(Event) + Send>>,
+}
+
+impl UserspaceConfig {
+    /// The usual: MTU 1 420, any free port, any address.
+    pub fn new(interface: impl Into<String>, alias: impl Into<String>) -> Self {
+        Self {
+            interface: interface.into(),
+            alias: alias.into(),
+            mtu: MTU,
+            listen: SocketAddr::from(([0, 0, 0, 0], 0)),
+            mark: None,
+            events: None,
+        }
+    }
+}
+
+/// A running userspace device. Dropping it closes every lane and takes the interface away.
+#[derive(Debug)]
+pub struct Userspace {
+    interface: String,
+    local: SocketAddr,
+    commands: SyncSender<Command>,
+    wake: Arc<EventFd>,
+    thread: Option<JoinHandle<()>>,
+    /// Known here so that asking for an interface's name needs no word with the thread.
+    open: std::collections::BTreeSet<SessionId>,
+}
+
+impl Userspace {
+    /// Makes the interface, in the calling thread's network namespace, and starts the device.
+    ///
+    /// Fails where the name is taken, the port is taken, or the rights are missing (CAP_NET_ADMIN).
+    pub fn start(config: UserspaceConfig) -> Result<Self, DeviceError> {
+        let fits = |letter: u8| letter.is_ascii_alphanumeric() || letter == b'-' || letter == b'_';
+        let named = (1..=15).contains(&config.interface.len()) && config.interface.bytes().all(fits);
+        if !named {
+            return Err(DeviceError::Name(config.interface));
+        }
+        let tun = sys::open_tun(&config.interface).map_err(io("make the interface"))?;
+        Link::open()?.set_up(&config.interface, &config.alias, config.mtu.into(), QUEUE)?;
+        let socket = socket::bind(config.listen, config.mark).map_err(io("bind the UDP socket"))?;
+        let local = socket.local_addr().map_err(io("read the UDP socket's address"))?;
+        let wake = Arc::new(
+            EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).map_err(errno("make an eventfd"))?,
+        );
+        let (commands, inbox) = sync_channel(COMMANDS);
+        let reactor = Reactor::new(tun, socket, wake.clone(), inbox, config.mtu, config.events)?;
+        let thread = std::thread::Builder::new()
+            .name(format!("wg-{}", config.interface))
+            .spawn(move || reactor.run())
+            .map_err(io("start the device's thread"))?;
+        Ok(Self {
+            interface: config.interface,
+            local,
+            commands,
+            wake,
+            thread: Some(thread),
+            open: std::collections::BTreeSet::new(),
+        })
+    }
+
+    /// The interface's name.
+    pub fn name(&self) -> &str {
+        &self.interface
+    }
+
+    /// Where the device listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Has the device's thread do something, and waits for it: a millisecond at most unless it is drowning.
+    fn ask<R: Send + 'static>(&self, act: impl FnOnce(&mut Reactor) -> R + Send + 'static) -> Result<R, DeviceError> {
+        let (reply, answer) = sync_channel(1);
+        let command: Command = Box::new(move |reactor| {
+            // Whoever asked may have gone.
+            let _ = reply.send(act(reactor));
+        });
+        self.commands.send(command).map_err(|_| DeviceError::Stopped)?;
+        self.wake.write(1).map_err(errno("wake the device's thread"))?;
+        answer.recv().map_err(|_| DeviceError::Stopped)
+    }
+}
+
+impl Device for Userspace {
+    fn open(&mut self, spec: LaneSpec) -> Result<(), DeviceError> {
+        let session = spec.session;
+        self.ask(move |reactor| reactor.open(spec))??;
+        self.open.insert(session);
+        Ok(())
+    }
+
+    fn extend(&mut self, session: SessionId, deadline: Boot) -> Result<(), DeviceError> {
+        self.ask(move |reactor| reactor.with(|switch, now, out| switch.extend(session, deadline, now, out)))??
+    }
+
+    fn shut(&mut self, session: SessionId) -> Result<(), DeviceError> {
+        self.ask(move |reactor| reactor.with(|switch, now, out| switch.shut(session, now, out)))??
+    }
+
+    fn close(&mut self, session: SessionId) -> Result<LaneReport, DeviceError> {
+        let report = self.ask(move |reactor| reactor.with(|switch, now, out| switch.close(session, now, out)))???;
+        self.open.remove(&session);
+        Ok(report)
+    }
+
+    fn report(&mut self, session: SessionId) -> Option<LaneReport> {
+        self.ask(move |reactor| reactor.report(session)).ok()?
+    }
+
+    fn reports(&mut self) -> Vec<LaneReport> {
+        self.ask(Reactor::reports).unwrap_or_default()
+    }
+
+    fn set_endpoint(&mut self, session: SessionId, endpoint: SocketAddr) -> Result<(), DeviceError> {
+        self.ask(move |reactor| reactor.with(|switch, now, out| switch.set_endpoint(session, endpoint, now, out)))??
+    }
+
+    fn close_all(&mut self) -> Vec<LaneReport> {
+        self.open.clear();
+        self.ask(Reactor::close_all).unwrap_or_default()
+    }
+
+    fn interface(&self, session: SessionId) -> Option<String> {
+        self.open.contains(&session).then(|| self.interface.clone())
+    }
+
+    fn backend(&self) -> Backend {
+        Backend::Userspace
+    }
+}
+
+impl Drop for Userspace {
+    fn drop(&mut self) {
+        // A thread that has ended already has closed everything.
+        let _ = self.ask(Reactor::stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn io(doing: &'static str) -> impl FnOnce(std::io::Error) -> DeviceError {
+    move |source| DeviceError::Io { doing, source }
+}
+
+fn errno(doing: &'static str) -> impl FnOnce(nix::Error) -> DeviceError {
+    move |error| DeviceError::Io { doing, source: error.into() }
+}

@@ -1,0 +1,60 @@
+//! The UDP socket of a device.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::os::fd::AsRawFd;
+
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind as bind_to, setsockopt, socket, sockopt,
+};
+
+/// What the kernel may hold for us while the thread is busy.
+const BUFFER: usize = 1 << 20;
+
+/// Binds a socket that does not block. The unspecified address is bound for IPv4 and IPv6 at once, where the
+/// machine has IPv6.
+pub(super) fn bind(listen: SocketAddr, mark: Option<u32>) -> io::Result<UdpSocket> {
+    let both = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), listen.port());
+    if listen.ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+        && let Ok(socket) = bind_one(both, mark)
+    {
+        return Ok(socket);
+    }
+    bind_one(listen, mark)
+}
+
+fn bind_one(listen: SocketAddr, mark: Option<u32>) -> io::Result<UdpSocket> {
+    let family = if listen.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let fd = socket(family, SockType::Datagram, flags, None)?;
+    if listen.is_ipv6() {
+        setsockopt(&fd, sockopt::Ipv6V6Only, &(listen.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED)))?;
+    }
+    if let Some(mark) = mark {
+        setsockopt(&fd, sockopt::Mark, &mark)?;
+    }
+    // Smaller buffers than asked for are slower, not wrong.
+    let _ = setsockopt(&fd, sockopt::RcvBuf, &BUFFER);
+    let _ = setsockopt(&fd, sockopt::SndBuf, &BUFFER);
+    bind_to(fd.as_raw_fd(), &SockaddrStorage::from(listen))?;
+    Ok(UdpSocket::from(fd))
+}
+
+/// An address as people write it: an IPv4 address that came through an IPv6 socket is one again.
+pub(super) fn plain(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(v4) => SocketAddr::V4(SocketAddrV4::new(v4, v6.port())),
+            None => address,
+        },
+        SocketAddr::V4(_) => address,
+    }
+}
+
+/// An address as a socket of both families takes it.
+pub(super) fn mapped(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(v4) => SocketAddr::V6(SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0)),
+        SocketAddr::V6(_) => address,
+    }
+}
