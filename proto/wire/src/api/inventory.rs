@@ -196,7 +196,6 @@ pub struct Enrolled {
     pub log_key: String,
 }
 
-
 /// How much depends on a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -36,7 +36,9 @@ impl<'de> Deserialize<'de> for Schema {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         match u32::deserialize(from)? {
             SCHEMA => Ok(Schema),
-            other => Err(serde::de::Error::custom(format_args!("schema {other} is newer than this program knows ({SCHEMA})"))),
+            other => Err(serde::de::Error::custom(format_args!(
+                "schema {other} is newer than this program knows ({SCHEMA})"
+            ))),
         }
     }
 }

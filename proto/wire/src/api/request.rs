@@ -136,7 +136,6 @@ pub struct Approve {
     pub note: Option<String>,
 }
 
-
 /// Where a request stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -3,7 +3,10 @@
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
-use thinlane_model::{AssetName, Counters, EndReason, Endpoint, Login, OrgName, Path, PolicyRef, Protocol, PublicKey, RequestId, SessionId, SiteName, TaskName, Wall};
+use thinlane_model::{
+    AssetName, Counters, EndReason, Endpoint, Login, OrgName, Path, PolicyRef, Protocol, PublicKey, RequestId,
+    SessionId, SiteName, TaskName, Wall,
+};
 
 use super::{Approval, Schema};
 
@@ -153,7 +156,6 @@ pub enum LiveEvent {
     /// The stream was behind and skipped events: fetch the lists again.
     Lagged,
 }
-
 
 /// Where a session stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
