@@ -1,0 +1,69 @@
+//! Runs cases one after the other against one lab, and prints what cargo's own test programs print.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Result;
+
+use crate::Lab;
+
+/// One behaviour: its name as a sentence, and what shows it.
+pub type Case = (&'static str, fn(&Lab) -> Result<()>);
+
+/// The main function of a test program: sets up the lab, runs what the arguments select, tears down.
+pub fn main(lab_name: &str, cases: &[Case]) -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let filters: Vec<&String> = arguments.iter().filter(|word| !word.starts_with('-')).collect();
+    let chosen: Vec<&Case> = cases
+        .iter()
+        .filter(|(name, _)| filters.is_empty() || filters.iter().any(|f| name.contains(f.as_str())))
+        .collect();
+    if arguments.iter().any(|word| word == "--list") {
+        cases.iter().for_each(|(name, _)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
+    println!("\nrunning {} tests", chosen.len());
+    if chosen.is_empty() {
+        println!("\ntest result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; {} filtered out", cases.len());
+        return ExitCode::SUCCESS;
+    }
+    let lab = match Lab::up(lab_name) {
+        Ok(lab) => lab,
+        Err(error) => {
+            println!("the lab could not be set up: {error:#}");
+            println!("\ntest result: FAILED. 0 passed; {} failed; 0 ignored; 0 measured; 0 filtered out", chosen.len());
+            return ExitCode::FAILURE;
+        }
+    };
+    let (mut passed, mut failed) = (0, Vec::new());
+    for (name, case) in &chosen {
+        let started = Instant::now();
+        let outcome = match catch_unwind(AssertUnwindSafe(|| case(&lab))) {
+            Ok(outcome) => outcome,
+            Err(_) => Err(anyhow::anyhow!("panicked")),
+        };
+        let outcome = lab.settle().map_err(|error| error.context("the lab did not settle")).and(outcome);
+        match outcome {
+            Ok(()) => {
+                passed += 1;
+                println!("test {name} ... ok ({:.1} s)", started.elapsed().as_secs_f64());
+            }
+            Err(error) => {
+                println!("test {name} ... FAILED\n{error:?}\n");
+                failed.push(*name);
+            }
+        }
+    }
+    drop(lab);
+    let (word, count) = if failed.is_empty() { ("ok", 0) } else { ("FAILED", failed.len()) };
+    if !failed.is_empty() {
+        println!("\nfailures:");
+        failed.iter().for_each(|name| println!("    {name}"));
+    }
+    println!(
+        "\ntest result: {word}. {passed} passed; {count} failed; 0 ignored; 0 measured; {} filtered out",
+        cases.len() - chosen.len()
+    );
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
