@@ -1,0 +1,181 @@
+//! `enroll`: makes the gateway's key here and exchanges a one-time code for a certificate.
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use data_encoding::BASE64;
+use thinlane_model::Endpoint;
+use thinlane_wire::api::{Enrol, Enrolled, ErrorBody, ErrorCode};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use zeroize::Zeroizing;
+
+use crate::failure::{Failure, exit};
+use crate::files::{self, Dirs};
+use crate::http;
+use crate::identity::Identity;
+use crate::identity::IdentityKey;
+use crate::tls::{self, Fingerprint, Found};
+
+/// How long each step towards the controller may take.
+const STEP: Duration = Duration::from_secs(15);
+/// The longest code file that is read, in bytes.
+const MOST_CODE: u64 = 4096;
+
+#[derive(Debug, Args)]
+pub struct Enroll {
+    /// Where the controller is.
+    #[arg(long, value_name = "HOST:PORT", env = "THINLANE_CONTROLLER")]
+    controller: Endpoint,
+    /// SHA-256 of the controller's CA certificate, as `thinlane-controller init` prints it.
+    #[arg(long, value_name = "sha256:HEX", env = "THINLANE_CA_FINGERPRINT")]
+    ca_fingerprint: Fingerprint,
+    /// File with the one-time code from `thinlane site token`; `-` reads standard input.
+    #[arg(long, value_name = "FILE")]
+    token_file: PathBuf,
+    /// Replace the identity that this gateway has already.
+    #[arg(long)]
+    force: bool,
+}
+
+/// Enrols, and says what to do next.
+pub fn enroll(args: &Enroll, dirs: &Dirs) -> Result<(), Failure> {
+    files::private_dir(&dirs.dir).map_err(|error| {
+        Failure::new(format_args!("cannot use {}: {error}", dirs.dir.display())).next("name another one with --dir")
+    })?;
+    if dirs.identity().exists() && !args.force {
+        let site = Identity::load(&dirs.identity())?.map(|identity| format!(" as site {}", identity.site_name));
+        return Err(Failure::new(format_args!("this gateway is enrolled already{}", site.unwrap_or_default()))
+            .next("run it with `thinlane-agent run`, or replace its identity with `enroll --force`"));
+    }
+    if super::daemon_runs(dirs)? {
+        return Err(Failure::new("an agent is running with this identity").next("stop it first, then enrol"));
+    }
+    let code = read_code(args)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    let identity = runtime.block_on(exchange(&args.controller, args.ca_fingerprint, &code))?;
+    identity.store(&dirs.identity())?;
+    files::remove(&dirs.witness()).context("the old controller's checkpoint")?;
+    files::remove(&dirs.clock()).context("the old controller's time")?;
+    println!("enrolled as site {} ({}) at {}", identity.site_name, identity.site, identity.controller);
+    eprintln!("  next: thinlane-agent run");
+    Ok(())
+}
+
+fn read_code(args: &Enroll) -> Result<Zeroizing<String>, Failure> {
+    let bytes = if args.token_file.as_os_str() == "-" {
+        let mut bytes = Vec::new();
+        std::io::stdin().take(MOST_CODE).read_to_end(&mut bytes).context("cannot read standard input")?;
+        bytes
+    } else {
+        let path = args.token_file.display();
+        files::read_bounded(&args.token_file, MOST_CODE)
+            .with_context(|| format!("cannot read {path}"))?
+            .ok_or_else(|| Failure::new(format_args!("there is no {path}")).next("make a code: thinlane site token NAME"))?
+    };
+    let text = Zeroizing::new(String::from_utf8(bytes).map_err(|_| Failure::new("the code is not text"))?);
+    let code = match serde_json::from_str::<serde_json::Value>(&text) {
+        // What `site token --json` prints.
+        Ok(serde_json::Value::Object(object)) => {
+            object.get("code").and_then(|code| code.as_str()).unwrap_or_default().to_owned()
+        }
+        _ => text.trim().to_owned(),
+    };
+    if code.is_empty() {
+        return Err(Failure::new("the code file is empty").next("make a code: thinlane site token NAME"));
+    }
+    Ok(Zeroizing::new(code))
+}
+
+/// The whole exchange with a controller of which only the fingerprint is known.
+pub async fn exchange(controller: &Endpoint, expected: Fingerprint, code: &str) -> Result<Identity, Failure> {
+    let key = IdentityKey::generate()?;
+    let unreachable = |why: &dyn std::fmt::Display| {
+        Failure::coded(exit::UNREACHABLE, format_args!("cannot reach the controller at {controller}: {why}"))
+            .next("check address and port, and that TCP may leave this site")
+    };
+    let tcp = timeout(STEP, TcpStream::connect((controller.host(), controller.port()))).await;
+    let tcp = tcp.map_err(|_| unreachable(&"no answer"))?.map_err(|error| unreachable(&error))?;
+    let (config, found) = tls::enrol_config(expected)?;
+    let name = tls::server_name(controller)?;
+    let shaken = timeout(STEP, TlsConnector::from(config).connect(name, tcp)).await;
+    let found = || found.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let mut stream = match shaken {
+        Err(_) => return Err(unreachable(&"no answer to the TLS greeting")),
+        Ok(Err(error)) => return Err(refused(controller, expected, found(), &error, &unreachable)),
+        Ok(Ok(stream)) => stream,
+    };
+    let Some(Found::Authority(ca)) = found() else {
+        return Err(Failure::coded(exit::VERIFICATION, "the controller's certificate was not verified"));
+    };
+    let request = Enrol {
+        code: code.to_owned(),
+        csr: BASE64.encode(&key.request()?),
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let body = Zeroizing::new(serde_json::to_vec(&request).context("the request")?);
+    let authority = controller.to_string();
+    let posted = http::post_json(&mut stream, &authority, "/api/v1/enrol", &body);
+    let answer = timeout(STEP, posted).await;
+    let answer = answer.map_err(|_| unreachable(&"no answer to the enrolment"))?.map_err(|error| unreachable(&error))?;
+    if !(200..300).contains(&answer.status) {
+        return Err(denied(answer.status, &answer.body));
+    }
+    let enrolled: Enrolled = serde_json::from_slice(&answer.body).context("the controller's answer")?;
+    Ok(Identity::from_enrolled(controller.clone(), ca, key, &enrolled)?)
+}
+
+/// A TLS greeting that failed: the wrong controller, or none at all.
+fn refused(
+    controller: &Endpoint,
+    expected: Fingerprint,
+    found: Option<Found>,
+    error: &std::io::Error,
+    unreachable: &dyn Fn(&dyn std::fmt::Display) -> Failure,
+) -> Failure {
+    match found {
+        Some(Found::Others(shown)) => {
+            let shown: Vec<String> = shown.iter().rev().map(Fingerprint::to_string).collect();
+            let shown = shown.join("\n            ");
+            Failure::coded(
+                exit::VERIFICATION,
+                format_args!("the controller at {controller} has another fingerprint\n  expected: {expected}\n  shown:    {shown}"),
+            )
+            .next("compare with what `thinlane-controller init` printed; somebody may be in between")
+        }
+        Some(Found::Authority(_)) => unreachable(&error),
+        None => match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(rustls::Error::InvalidCertificate(why)) => Failure::coded(
+                exit::VERIFICATION,
+                format_args!("the authority is the expected one, but not for {controller}: {why}"),
+            )
+            .next("dial the name that the controller was given with --public; check this gateway's clock"),
+            _ => unreachable(&error),
+        },
+    }
+}
+
+/// An answer that is an error: a wrong, used or lapsed code is exit 3.
+fn denied(status: u16, body: &[u8]) -> Failure {
+    let Ok(ErrorBody { error, .. }) = serde_json::from_slice(body) else {
+        return Failure::new(format_args!("the controller answered HTTP {status} and not in a form this agent knows"));
+    };
+    let code = match error.code {
+        ErrorCode::Ended | ErrorCode::Conflict | ErrorCode::NotFound => exit::DENIED,
+        other => other.exit_code(),
+    };
+    let failure = Failure::coded(code, error.message);
+    match error.next {
+        Some(next) => failure.next(next),
+        None if code == exit::DENIED => failure.next("make a new code: thinlane site token NAME"),
+        None => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests;
