@@ -1,0 +1,166 @@
+//! Why a command was not taken: what, why, and what to do next.
+
+use thinlane_model::{PublicKey, Role, Wall};
+use thinlane_wire::api::ErrorCode;
+
+use crate::Event;
+
+/// A refusal together with what the log must say of the attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refused {
+    pub refusal: Refusal,
+    /// To be applied and logged like those of a command that was taken; often empty.
+    pub events: Vec<Event>,
+}
+
+/// Why a command was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("{what} needs one of the roles {}", words(.roles))]
+    NotAllowed { what: &'static str, roles: &'static [Role] },
+    #[error("{what} is not for {actor}")]
+    WrongActor { what: &'static str, actor: String },
+    #[error("{kind} {name} belongs to somebody else")]
+    NotYours { kind: &'static str, name: String },
+    #[error("nobody decides an own request")]
+    OwnRequest,
+    #[error("this request is decided by people with one of the roles {roles}")]
+    NotApprover { roles: String },
+    #[error("{target} is locked: {reason}")]
+    Locked { target: String, reason: String, until: Option<Wall> },
+    #[error("the account of {login} ended at {at}")]
+    AccountEnded { login: String, at: Wall },
+    #[error("site {site} is isolated by its own switch")]
+    Isolated { site: String },
+    #[error("site {site} is frozen: {why}")]
+    Frozen { site: String, why: String },
+    #[error("site {site} has no gateway yet")]
+    NotEnrolled { site: String },
+    #[error("the gateway of site {site} is not ready: {why}")]
+    NotReady { site: String, why: String },
+    #[error("the gateway of site {site} started anew in this moment")]
+    OtherBoot { site: String },
+    #[error("no {kind} {name}")]
+    Unknown { kind: &'static str, name: String },
+    #[error("{name} names more than one {kind}")]
+    Ambiguous { kind: &'static str, name: String },
+    #[error("there is a {kind} {name} already")]
+    Exists { kind: &'static str, name: String },
+    #[error("{kind} {name} is {state}")]
+    State { kind: &'static str, name: String, state: &'static str },
+    #[error("request {request} was denied: {reason}")]
+    Denied { request: String, reason: String },
+    #[error("{kind} {name} is over: {why}")]
+    Over { kind: &'static str, name: String, why: String },
+    #[error("request {request} may be used from {from}")]
+    TooEarly { request: String, from: Wall },
+    #[error("{by} approved it already")]
+    ApprovedAlready { by: String },
+    #[error("asset {asset} has live sessions")]
+    InUse { asset: String },
+    #[error("the key {0} is in use by a live session")]
+    KeyInUse(PublicKey),
+    #[error("the policy in force is invalid, so everything is denied")]
+    PolicyInvalid,
+    #[error("the policy denies it: {}", .reasons.join("; "))]
+    PolicyDenied { reasons: Vec<String>, next: String },
+    #[error("{what}: at most {most}")]
+    Limit { what: &'static str, most: usize },
+    #[error("no free address in {pool}")]
+    PoolEmpty { pool: String },
+    #[error("no relay is set up, and site {site} has no endpoint of its own")]
+    NoPath { site: String },
+    #[error("{field}: {problem}")]
+    Invalid { field: &'static str, problem: String },
+    #[error("the code is unknown, used or expired")]
+    Code,
+    #[error("{}", lines(.0))]
+    Import(Vec<(usize, Refusal)>),
+}
+
+impl Refusal {
+    /// The API's stable word for it.
+    pub fn code(&self) -> ErrorCode {
+        use Refusal::*;
+        match self {
+            NotAllowed { .. } | WrongActor { .. } | NotYours { .. } | OwnRequest | NotApprover { .. } => {
+                ErrorCode::Forbidden
+            }
+            Locked { .. } | AccountEnded { .. } | Frozen { .. } => ErrorCode::Locked,
+            Isolated { .. } => ErrorCode::Isolated,
+            NotEnrolled { .. } | OtherBoot { .. } => ErrorCode::SiteUnreachable,
+            NotReady { .. } => ErrorCode::SiteRefused,
+            Unknown { .. } | Ambiguous { .. } => ErrorCode::NotFound,
+            Exists { .. } | State { .. } | TooEarly { .. } | ApprovedAlready { .. } | InUse { .. } | KeyInUse(_) => {
+                ErrorCode::Conflict
+            }
+            Denied { .. } => ErrorCode::Denied,
+            Over { .. } => ErrorCode::Ended,
+            PolicyInvalid => ErrorCode::PolicyInvalid,
+            PolicyDenied { .. } => ErrorCode::PolicyDenied,
+            Limit { .. } | PoolEmpty { .. } => ErrorCode::Limit,
+            NoPath { .. } => ErrorCode::Internal,
+            Invalid { .. } | Import(_) => ErrorCode::Invalid,
+            Code => ErrorCode::AuthenticationFailed,
+        }
+    }
+
+    /// The next step to take, where there is one.
+    pub fn next(&self) -> Option<String> {
+        use Refusal::*;
+        Some(match self {
+            NotAllowed { roles, .. } => format!("ask somebody who is {}, or an admin for the role", words(roles)),
+            OwnRequest => "ask another approver".to_owned(),
+            NotApprover { roles } => format!("ask somebody who is {roles}"),
+            Locked { until: Some(until), .. } => format!("wait until {until}, or ask ops to unlock it"),
+            Locked { until: None, .. } => "ask ops to unlock it".to_owned(),
+            AccountEnded { .. } => "ask an admin".to_owned(),
+            Isolated { site } => format!("ask the site's technician to run `thinlane-agent isolate off` at {site}"),
+            Frozen { site, .. } => format!("find the second gateway, then `thinlane unlock site {site}`"),
+            NotEnrolled { site } => format!("`thinlane site token {site}`, then `thinlane-agent enroll` on the gateway"),
+            NotReady { .. } => "`thinlane-agent status` on the gateway says more".to_owned(),
+            OtherBoot { .. } => "try again".to_owned(),
+            Unknown { kind: "request", .. } => "`thinlane request ls`".to_owned(),
+            Unknown { kind: "session", .. } => "`thinlane session ls`".to_owned(),
+            Unknown { kind: kind @ ("user" | "site" | "asset" | "task"), .. } => format!("`thinlane {kind} ls`"),
+            Unknown { .. } => return None,
+            Ambiguous { .. } => "give more letters of the id".to_owned(),
+            Denied { .. } | Over { kind: "request", .. } => "make a new request".to_owned(),
+            Over { .. } => "`thinlane connect` opens a new one".to_owned(),
+            TooEarly { from, .. } => format!("wait until {from}"),
+            InUse { asset } => format!("`thinlane lock asset {asset}` ends them"),
+            KeyInUse(_) => "make a fresh key pair for each session".to_owned(),
+            PolicyInvalid => "`thinlane-controller policy check` says what is wrong".to_owned(),
+            PolicyDenied { next, .. } => next.clone(),
+            Limit { .. } => "try again later".to_owned(),
+            PoolEmpty { .. } => "configure a larger pool".to_owned(),
+            NoPath { .. } => "run the controller with `--relay-public`, or give the site an endpoint".to_owned(),
+            Code => "`thinlane site token` makes a new one".to_owned(),
+            WrongActor { .. } | NotYours { .. } | Exists { .. } | State { .. } | ApprovedAlready { .. } => return None,
+            Invalid { .. } | Import(_) => return None,
+        })
+    }
+
+    /// Whether the attempt itself belongs in the log: somebody tried what is closed or not theirs.
+    pub fn is_recorded(&self) -> bool {
+        use ErrorCode::*;
+        matches!(
+            self.code(),
+            Forbidden | PolicyDenied | Denied | Locked | Isolated | PolicyInvalid | AuthenticationFailed | Ended
+        )
+    }
+}
+
+fn words(roles: &[Role]) -> String {
+    roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn lines(errors: &[(usize, Refusal)]) -> String {
+    const SHOWN: usize = 20;
+    let mut text: Vec<String> =
+        errors.iter().take(SHOWN).map(|(line, refusal)| format!("line {line}: {refusal}")).collect();
+    if errors.len() > SHOWN {
+        text.push(format!("and {} more", errors.len() - SHOWN));
+    }
+    text.join("\n")
+}
