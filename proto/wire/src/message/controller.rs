@@ -155,13 +155,13 @@ impl FromController {
             FromController::Snapshot(snapshot) => Body::Snapshot(pb::Snapshot {
                 generation: snapshot.generation,
                 grants: snapshot.grants.iter().map(SignedGrant::to_pb).collect(),
-                withdrawn: snapshot.withdrawn.iter().map(Withdrawn::to_pb).collect(),
+                withdrawn: snapshot.withdrawn.iter().copied().map(Withdrawn::to_pb).collect(),
             }),
             FromController::Delta(delta) => Body::Delta(pb::Delta {
                 from_generation: delta.from_generation,
                 generation: delta.generation,
                 grants: delta.grants.iter().map(SignedGrant::to_pb).collect(),
-                withdrawn: delta.withdrawn.iter().map(Withdrawn::to_pb).collect(),
+                withdrawn: delta.withdrawn.iter().copied().map(Withdrawn::to_pb).collect(),
             }),
             FromController::Ping(nonce) => Body::Ping(pb::Ping { nonce: *nonce }),
             FromController::Pong(nonce) => Body::Pong(pb::Pong { nonce: *nonce }),
@@ -252,7 +252,7 @@ impl TryFrom<pb::Welcome> for Welcome {
 }
 
 impl Withdrawn {
-    fn to_pb(&self) -> pb::Withdrawn {
+    fn to_pb(self) -> pb::Withdrawn {
         pb::Withdrawn { session: self.session.to_string(), reason: self.reason.to_string() }
     }
 }
