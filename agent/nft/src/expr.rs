@@ -266,7 +266,7 @@ pub fn flow_in(set: &str) -> Rule {
 pub fn dnat_by_flow(map: &str) -> Rule {
     let mut rule = flow();
     rule.push(lookup(map, Some(REG), false));
-    rule.push(expr("nat", AttrBuf::new().u32(1, 1).u32(2, libc::NFPROTO_IPV4 as u32).u32(3, REG).u32(4, REG)));
+    rule.push(expr("nat", AttrBuf::new().u32(1, 1).u32(2, libc::NFPROTO_IPV4 as u32).u32(3, REG).u32(4, REG).u32(7, 1)));
     rule
 }
 
@@ -316,7 +316,7 @@ pub fn reset() -> Rule {
 
 /// `tcp option maxseg size set MSS`, which the kernel only ever lowers.
 pub fn clamp_mss(mss: u16) -> Rule {
-    let attrs = AttrBuf::new().u32(7, REG).u8(2, 2).u32(3, 2).u32(4, 2).u32(5, 0).u32(6, 1);
+    let attrs = AttrBuf::new().u32(7, REG).u8(2, 2).u32(3, 2).u32(4, 2).u32(6, 1);
     vec![immediate(REG, value(&mss.to_be_bytes())), expr("exthdr", attrs)]
 }
 
