@@ -9,6 +9,7 @@
 //! The machines decide (crates `link` and `site`); everything here does as told and answers what came of it.
 #![forbid(unsafe_code)]
 
+mod channel;
 mod clock;
 mod cmd;
 mod config;
@@ -18,9 +19,12 @@ mod files;
 mod forwarding;
 mod http;
 mod identity;
+mod kernel;
 mod logging;
 mod privilege;
 mod tls;
+mod vault;
+mod watch;
 mod witness;
 
 use std::path::PathBuf;

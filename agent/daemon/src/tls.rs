@@ -257,4 +257,4 @@ impl ServerCertVerifier for Pinned {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

@@ -1,0 +1,392 @@
+//! Everything of this machine that a lane is made of: table, device, routes, connections, forwarding switches.
+//!
+//! One owner, on one thread, one step at a time. It decides nothing: each step does one thing and says what came
+//! of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, anyhow, bail};
+use serde::{Deserialize, Serialize};
+use thinlane_model::{Boot, Grant, PublicKey, Secret, SessionId, Span, Tuple};
+use thinlane_nft::{BaseConfig, Drift, LaneState, Nft};
+use thinlane_wg::link::Link;
+use thinlane_wg::{Device, Event, LaneReport, LaneRole, LaneSpec, Userspace, UserspaceConfig};
+
+use crate::clock;
+use crate::config::Iface;
+use crate::files::{self, Dirs};
+use crate::forwarding::{self, Forwarding};
+use crate::vault::Vault;
+
+/// The userspace device's interface.
+pub const INTERFACE: &str = "tl0";
+/// What the ifalias of the gateway's interfaces begins with; the engineer's begin otherwise.
+pub const ALIAS: &str = "thinlane gateway";
+/// The NFLOG group; the number is arbitrary and unlikely to be taken.
+const NFLOG_GROUP: u16 = 7443;
+/// 1 420 bytes of a lane's MTU without IPv4 and TCP headers.
+const MSS: u16 = 1380;
+/// Seconds of silence after which the pinhole in a carrier's NAT is kept open.
+const KEEPALIVE: u16 = 20;
+/// How long the interface of a predecessor that was killed may take to vanish.
+const PREDECESSOR: Duration = Duration::from_secs(2);
+
+/// What the daemon means the table to be, written down for `check` and `cleanup`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Intent {
+    pub lan: Vec<String>,
+    pub guard_lan_forwarding: bool,
+    pub nflog_group: u16,
+    pub mss: u16,
+    pub interface: String,
+}
+
+impl Intent {
+    pub fn base(&self) -> BaseConfig {
+        BaseConfig {
+            lan: self.lan.clone(),
+            guard_lan_forwarding: self.guard_lan_forwarding,
+            nflog_group: self.nflog_group,
+            mss: self.mss,
+        }
+    }
+
+    /// What the last daemon on this run directory wrote down.
+    pub fn load(dirs: &Dirs) -> anyhow::Result<Option<Self>> {
+        let path = dirs.intent();
+        let read = files::read_bounded(&path, 64 * 1024).with_context(|| format!("cannot read {}", path.display()))?;
+        read.map(|bytes| serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display())))
+            .transpose()
+    }
+
+    fn store(&self, dirs: &Dirs) -> anyhow::Result<()> {
+        let bytes = serde_json::to_vec(self).context("the intent")?;
+        files::write_atomic(&dirs.intent(), &bytes).with_context(|| format!("cannot write {}", dirs.intent().display()))
+    }
+}
+
+/// The lane of a grant as the table knows it.
+pub fn lane(grant: &Grant, remaining: Span) -> thinlane_nft::Lane {
+    thinlane_nft::Lane {
+        session: grant.session,
+        iface: INTERFACE.to_owned(),
+        tuple: grant.tuple,
+        limits: grant.limits,
+        keep_source: grant.keep_source,
+        remaining,
+    }
+}
+
+/// Table, device and routes.
+pub struct Kernel {
+    dirs: Dirs,
+    nft: Nft,
+    link: Link,
+    device: Option<Userspace>,
+    forwarding: Forwarding,
+    vault: Vault,
+    /// LAN interfaces from the configuration; empty: each asset's is looked up.
+    configured: Vec<Iface>,
+    intent: Intent,
+}
+
+impl Kernel {
+    /// Opens the sockets. Nothing is changed yet.
+    pub fn open(dirs: &Dirs, configured: &[Iface]) -> anyhow::Result<Self> {
+        let mut nft = Nft::open().context("cannot talk to nf_tables")?;
+        nft.flowtables().context("this kernel has no nf_tables, or this user no right to them (modprobe nf_tables)")?;
+        let forwarding = Forwarding::load(dirs.forwarding())?;
+        let lan: Vec<String> = configured.iter().map(Iface::to_string).collect();
+        let guard_lan_forwarding = forwarding.guards(lan.iter().map(String::as_str));
+        let intent = Intent {
+            lan,
+            guard_lan_forwarding,
+            nflog_group: NFLOG_GROUP,
+            mss: MSS,
+            interface: INTERFACE.to_owned(),
+        };
+        Ok(Self {
+            dirs: dirs.clone(),
+            nft,
+            link: Link::open().context("cannot talk to the kernel about interfaces")?,
+            device: None,
+            forwarding,
+            vault: Vault::load(dirs.lane_keys())?,
+            configured: configured.to_vec(),
+            intent,
+        })
+    }
+
+    /// The netlink port that our own changes come from.
+    pub fn port(&self) -> u32 {
+        self.nft.port()
+    }
+
+    /// Waits until no other device holds our interface's name.
+    pub fn await_interface(&mut self) -> anyhow::Result<()> {
+        let began = Instant::now();
+        while let Some(found) = self.link.interface(INTERFACE).context("cannot look at the interfaces")? {
+            if began.elapsed() > PREDECESSOR {
+                let alias = found.alias.unwrap_or_default();
+                bail!("another agent, or something else, holds the interface {INTERFACE} (alias {alias:?})");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// Puts the base in force, with these lanes and no other.
+    pub fn install_base(&mut self, lanes: &[thinlane_nft::Lane]) -> anyhow::Result<()> {
+        for iface in self.configured.iter().map(Iface::as_str) {
+            if self.link.interface(iface)?.is_none() {
+                bail!("there is no LAN interface {iface}");
+            }
+        }
+        let lan = self.intent.lan.clone();
+        self.intent.guard_lan_forwarding = self.forwarding.guards(lan.iter().map(String::as_str));
+        self.intent.store(&self.dirs)?;
+        self.nft.install_base(&self.intent.base(), lanes).context("cannot install the table")?;
+        // Only behind the guard.
+        for iface in &lan {
+            self.forwarding.enable(iface)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the interface, with nothing behind it yet.
+    pub fn start_device(&mut self, port: u16, events: Box<dyn FnMut(Event) + Send>) -> anyhow::Result<()> {
+        let mut config = UserspaceConfig::new(INTERFACE, ALIAS);
+        config.listen = SocketAddr::from(([0, 0, 0, 0], port));
+        config.events = Some(events);
+        let device = Userspace::start(config).with_context(|| format!("cannot make the interface {INTERFACE}"))?;
+        self.device = Some(device);
+        forwarding::disable_ipv6(INTERFACE)?;
+        self.forwarding.enable(INTERFACE)?;
+        Ok(())
+    }
+
+    /// Takes the interface and every peer away; table and keys stay.
+    pub fn stop_device(&mut self) {
+        self.device = None;
+    }
+
+    /// The UDP port that the device listens on.
+    pub fn listen_port(&self) -> Option<u16> {
+        self.device.as_ref().map(|device| device.local_addr().port())
+    }
+
+    /// Makes this end's keys of a session, in `/run` alone, or finds those that were made before.
+    pub fn make_keys(&mut self, session: SessionId, preshared: Option<&Secret>) -> anyhow::Result<PublicKey> {
+        self.vault.make(session, preshared)
+    }
+
+    /// Lets a lane's peer in; the device itself judges every packet by tuple and deadline.
+    pub fn open_device(&mut self, grant: &Grant, endpoint: Option<SocketAddr>) -> anyhow::Result<()> {
+        let keys = self.vault.keys(grant.session).context("the lane's keys are gone")?;
+        let spec = LaneSpec {
+            session: grant.session,
+            private: keys.private,
+            peer: grant.engineer_key,
+            preshared: keys.preshared,
+            endpoint,
+            keepalive: grant.relay.is_some().then_some(KEEPALIVE),
+            initiate: grant.relay.is_some() || endpoint.is_some(),
+            role: LaneRole::Gateway { tuple: grant.tuple, deadline: grant.deadline },
+        };
+        Ok(self.device()?.open(spec)?)
+    }
+
+    /// Where the peer is to be looked for.
+    pub fn set_endpoint(&mut self, session: SessionId, endpoint: SocketAddr) -> anyhow::Result<()> {
+        Ok(self.device()?.set_endpoint(session, endpoint)?)
+    }
+
+    /// Leads the engineer's address to the device.
+    pub fn add_route(&mut self, tuple: &Tuple) -> anyhow::Result<()> {
+        Ok(self.link.add_route(INTERFACE, tuple.engineer)?)
+    }
+
+    /// Opens the lane in the table, on a LAN that is known to it.
+    pub fn open_lane(&mut self, grant: &Grant, standing: &[thinlane_nft::Lane]) -> anyhow::Result<()> {
+        self.know_lan(grant.tuple.address, standing)?;
+        Ok(self.nft.open_lane(&lane(grant, remaining(grant.deadline)?))?)
+    }
+
+    /// Checks that the asset is reached by a LAN interface that the table knows; learns it where none is configured.
+    fn know_lan(&mut self, address: Ipv4Addr, standing: &[thinlane_nft::Lane]) -> anyhow::Result<()> {
+        let reach = self.link.reach(address)?.ok_or_else(|| anyhow!("the gateway has no route to the asset"))?;
+        let known = self.intent.lan.contains(&reach.interface);
+        if known {
+            return Ok(());
+        }
+        if !self.configured.is_empty() {
+            bail!("the asset is reached by {}, which is no LAN interface of agent.toml", reach.interface);
+        }
+        if reach.interface == INTERFACE || reach.interface == "lo" {
+            bail!("the asset's address leads to {}", reach.interface);
+        }
+        self.intent.lan.push(reach.interface);
+        self.install_base(standing)
+    }
+
+    /// Moves a lane's end in the table, and reads the new end back.
+    pub fn extend_lane(&mut self, session: SessionId, deadline: Boot) -> anyhow::Result<()> {
+        Ok(self.nft.extend_lane(session, remaining(deadline)?)?)
+    }
+
+    /// Moves a lane's end in the device.
+    pub fn extend_device(&mut self, session: SessionId, deadline: Boot) -> anyhow::Result<()> {
+        Ok(self.device()?.extend(session, deadline)?)
+    }
+
+    /// Nothing passes any more; both ends' TCP connections are reset while the lane's rules still stand.
+    pub fn shut_device(&mut self, session: SessionId) -> anyhow::Result<Option<LaneReport>> {
+        let device = self.device()?;
+        match device.shut(session) {
+            Ok(()) => Ok(device.report(session)),
+            Err(thinlane_wg::DeviceError::Unknown(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Closes the lane in the table; `None` where it was gone.
+    pub fn close_lane(&mut self, session: SessionId) -> anyhow::Result<Option<LaneState>> {
+        match self.nft.close_lane(session) {
+            Ok(state) => Ok(Some(state)),
+            Err(thinlane_nft::NftError::NoLane(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes peer and keys away; `None` where there was no peer.
+    pub fn remove_peer(&mut self, session: SessionId) -> anyhow::Result<Option<LaneReport>> {
+        let closed = match &mut self.device {
+            Some(device) => device.close(session).map(Some),
+            None => Ok(None),
+        };
+        self.vault.forget(session)?;
+        match closed {
+            Err(thinlane_wg::DeviceError::Unknown(_)) => Ok(None),
+            closed => Ok(closed?),
+        }
+    }
+
+    /// Deletes the engineer's connections and reads back that none is left.
+    pub fn drop_flows(&mut self, tuple: &Tuple) -> anyhow::Result<u32> {
+        Ok(self.nft.drop_flows(tuple)?)
+    }
+
+    /// Takes the engineer's route away.
+    pub fn remove_route(&mut self, tuple: &Tuple) -> anyhow::Result<()> {
+        self.link.remove_route(INTERFACE, tuple.engineer)?;
+        Ok(())
+    }
+
+    /// Reads back that nothing of a closed lane is left; an error names what is.
+    pub fn verify_closed(&mut self, session: SessionId, tuple: &Tuple) -> anyhow::Result<()> {
+        let mut left = Vec::new();
+        if self.nft.sweep()?.contains(&session) || self.nft.lanes()?.iter().any(|lane| lane.session == session) {
+            left.push("a chain");
+        }
+        if self.device.as_ref().is_some_and(|device| device.interface(session).is_some()) {
+            left.push("a peer");
+        }
+        if self.routes()?.contains(&tuple.engineer) {
+            left.push("a route");
+        }
+        if !self.nft.flows(tuple.engineer)?.is_empty() {
+            left.push("connections");
+        }
+        if left.is_empty() { Ok(()) } else { bail!("left: {}", left.join(", ")) }
+    }
+
+    /// Reads back that a lane stands as asked: chain, elements, peer, route.
+    pub fn verify_open(&mut self, grant: &Grant) -> anyhow::Result<()> {
+        let lanes = self.nft.lanes()?;
+        let state = lanes.iter().find(|lane| lane.session == grant.session).context("the lane is not in the table")?;
+        anyhow::ensure!(state.up.is_some() && state.down.is_some(), "the lane is not open in both directions");
+        let peer = self.device.as_ref().is_some_and(|device| device.interface(grant.session).is_some());
+        anyhow::ensure!(peer, "the peer is not in the device");
+        anyhow::ensure!(self.routes()?.contains(&grant.tuple.engineer), "the engineer's route is missing");
+        Ok(())
+    }
+
+    /// Removes every peer at once: after a flush nothing else keeps packets from passing.
+    pub fn remove_all_peers(&mut self) -> anyhow::Result<Vec<LaneReport>> {
+        Ok(self.device.as_mut().map(Device::close_all).unwrap_or_default())
+    }
+
+    /// What every lane has carried.
+    pub fn reports(&mut self) -> Vec<LaneReport> {
+        self.device.as_mut().map(Device::reports).unwrap_or_default()
+    }
+
+    /// Compares table and routes with what is meant.
+    pub fn verify(&mut self, lanes: &[thinlane_nft::Lane]) -> anyhow::Result<Drift> {
+        Ok(self.nft.verify(&self.intent.base(), lanes)?)
+    }
+
+    /// Chains of expired lanes that the kernel had not let go of.
+    pub fn sweep(&mut self) -> anyhow::Result<Vec<SessionId>> {
+        Ok(self.nft.sweep()?)
+    }
+
+    /// A flowtable that would carry a lane's packets past its rules, in a sentence; `None`: there is none.
+    pub fn offload(&mut self) -> anyhow::Result<Option<String>> {
+        let tables = self.nft.flowtables()?;
+        let ours = |device: &String| device.starts_with("tl-") || device == INTERFACE || self.intent.lan.contains(device);
+        // Without a known LAN any flowtable might touch it.
+        let touches = |devices: &[String]| self.intent.lan.is_empty() || devices.iter().any(ours);
+        let found = tables.iter().find(|table| touches(&table.devices));
+        Ok(found.map(|found| {
+            format!("flow offload (flowtable {} of table {}) would carry lanes past their rules", found.name, found.table)
+        }))
+    }
+
+    /// Removes everything: device, table, routes, switches, keys. Does all it can, then names what failed.
+    pub fn remove_everything(&mut self) -> anyhow::Result<()> {
+        self.device = None;
+        let mut failed = Vec::new();
+        let mut note = |result: anyhow::Result<()>| {
+            if let Err(error) = result {
+                failed.push(format!("{error:#}"));
+            }
+        };
+        // The switches first: without the table nothing would guard the LAN.
+        note(self.forwarding.restore());
+        note(self.nft.remove().context("cannot remove the table"));
+        note(self.vault.forget_all());
+        if failed.is_empty() { Ok(()) } else { bail!("{}", failed.join("; ")) }
+    }
+
+    fn routes(&mut self) -> anyhow::Result<BTreeSet<Ipv4Addr>> {
+        match self.link.routes(INTERFACE) {
+            Ok(routes) => Ok(routes.into_iter().map(|(address, _)| address).collect()),
+            Err(thinlane_wg::link::LinkError::NoInterface(_)) => Ok(BTreeSet::new()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn device(&mut self) -> anyhow::Result<&mut Userspace> {
+        self.device.as_mut().context("the device is not running")
+    }
+}
+
+/// How long until `deadline`, which must not have passed.
+fn remaining(deadline: Boot) -> anyhow::Result<Span> {
+    let left = clock::boot().until(deadline);
+    anyhow::ensure!(left >= thinlane_nft::SHORTEST, "the deadline has passed");
+    Ok(left)
+}
+
+/// The lanes of these grants that have not ended yet.
+pub fn standing<'a>(grants: impl IntoIterator<Item = &'a Grant>) -> Vec<thinlane_nft::Lane> {
+    let now = clock::boot();
+    let left = |grant: &'a Grant| Some(now.until(grant.deadline)).filter(|left| *left >= thinlane_nft::SHORTEST);
+    let lanes: BTreeMap<SessionId, thinlane_nft::Lane> =
+        grants.into_iter().filter_map(|grant| Some((grant.session, lane(grant, left(grant)?)))).collect();
+    lanes.into_values().collect()
+}
