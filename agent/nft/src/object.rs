@@ -117,6 +117,12 @@ impl Set {
             Maps::Address => attrs.u32(6, Type::Address as u32).u32(7, Type::Address.len()),
             Maps::Counter => attrs.u32(15, OBJECT_COUNTER),
         };
+        if self.key == [Type::Interface] {
+            // For the nft program alone: a key that is a text is in host byte order, or it prints nothing.
+            const KEY_BYTE_ORDER: [u8; 2] = [0, 4];
+            let order = 1u32.to_ne_bytes();
+            attrs = attrs.bytes(13, &[KEY_BYTE_ORDER.as_slice(), &order].concat());
+        }
         if let Some(every) = self.expires {
             attrs = attrs.u32(12, u32::try_from(every.as_millis()).unwrap_or(u32::MAX));
         }
