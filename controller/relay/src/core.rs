@@ -24,10 +24,13 @@ const INITIATIONS: Rate = Rate { per_second: 1, burst: 2 };
 const STRANGE_DATA: Rate = Rate { per_second: 50, burst: 100 };
 /// Initiations looked up for one known address, which may be a gateway with many lanes.
 const KNOWN_ADDRESS: Rate = Rate { per_second: 50, burst: 200 };
-/// Initiations searched for one source that no session knows.
-const SOURCE: Rate = Rate { per_second: 8, burst: 32 };
+/// Keys tried in searches for one known address: room for a gateway that opens all its lanes at once after the
+/// relay began anew.
+const KNOWN_SEARCHES: Rate = Rate { per_second: 20_000, burst: 80_000 };
+/// Keys tried in searches for one source that no session knows.
+const SOURCE: Rate = Rate { per_second: 10_000, burst: 40_000 };
 const SOURCES: usize = 1024;
-/// Keys tried in searches; one try takes less than half a microsecond.
+/// Keys tried in searches of each kind; one try takes less than half a microsecond.
 const KEYS: Rate = Rate { per_second: 200_000, burst: 200_000 };
 
 /// Why a session was not opened or changed.
@@ -62,16 +65,19 @@ pub(crate) type Owner = (SessionId, Side);
 
 pub(crate) struct Known {
     pub owners: Vec<Owner>,
+    /// Initiations held against the owners' keys.
     pub budget: Bucket,
+    /// Keys of others held against its initiations.
+    pub searches: Bucket,
 }
 
 /// Keys that may be tried per second, for each kind of search.
 pub(crate) struct Budgets {
-    /// From an address of some open session, all keys.
-    pub known: Bucket,
-    /// From elsewhere, keys of sessions that wait for an end.
+    /// Keys of sessions that wait for an end, wherever it comes from.
     pub waiting: Bucket,
-    /// From elsewhere, all others.
+    /// All others, from an address of some open session.
+    pub known: Bucket,
+    /// All others, from elsewhere.
     pub strange: Bucket,
 }
 
@@ -260,7 +266,11 @@ impl Relay {
                 self.indices.entry(index).or_default().push((id, side));
             }
             for address in wanted.addresses.into_iter().filter(|one| !had.addresses.contains(one)) {
-                let fresh = || Known { owners: Vec::new(), budget: Bucket::new(KNOWN_ADDRESS) };
+                let fresh = || Known {
+                    owners: Vec::new(),
+                    budget: Bucket::new(KNOWN_ADDRESS),
+                    searches: Bucket::new(KNOWN_SEARCHES),
+                };
                 self.addresses.entry(address).or_insert_with(fresh).owners.push((id, side));
             }
         }

@@ -124,6 +124,14 @@ impl End {
         self.address().map(|first| Targets::one(first).and(beside))
     }
 
+    /// Where an initiation for it goes: also to where its own last one came from, or two ends that both moved
+    /// while their keys died could never meet again.
+    pub(crate) fn initiation_targets(&self, now: Boot) -> Option<Targets> {
+        let targets = self.targets(now)?;
+        let attempt = self.attempts.iter().rev().find(|attempt| attempt.is_young(now)).map(|attempt| attempt.from);
+        Some(targets.and(targets.second.or(attempt)))
+    }
+
     /// Whether `from` is where this end is, was a moment ago, or is served for now.
     pub(crate) fn is_at(&self, from: SocketAddr, now: Boot) -> bool {
         self.address() == Some(from)

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use thinlane_model::{Boot, SessionId};
 
+use crate::bucket::Bucket;
 use crate::core::{Owner, Passed, Relay};
 use crate::end::{Answer, Attempt};
 use crate::packet::Stamp;
@@ -24,15 +25,16 @@ impl Relay {
         if maker.saw(stamp.mac1, from, now) {
             return Err(DropReason::Duplicate);
         }
+        // Also when it goes no further: a copy sent later from elsewhere would otherwise count as the first.
+        maker.remember(*stamp.mac1);
         let known = maker.is_at(from, now);
         let budget = if known { &mut session.known } else { &mut session.elsewhere };
         if !budget.take(1, now) {
             return Err(DropReason::Limited);
         }
         let maker = session.end_mut(to.other());
-        maker.remember(*stamp.mac1);
         maker.look_at(from);
-        let targets = session.end(to).targets(now);
+        let targets = session.end(to).initiation_targets(now);
         if targets.is_some() {
             let peer = session.end(to).address();
             if self.collides(id, index, &[peer], now) {
@@ -95,44 +97,38 @@ impl Relay {
 
     /// Which end of which session the owner of the key behind MAC1 is.
     fn owner_of_key(&mut self, from: SocketAddr, stamp: Stamp<'_>, now: Boot) -> Result<Owner, DropReason> {
-        let mut is_known = false;
-        if let Some(known) = self.addresses.get_mut(&from) {
-            is_known = true;
-            if !known.budget.take(1, now) {
-                return Err(DropReason::Overload);
-            }
-            let owners = self.addresses.get(&from).map(|known| known.owners.as_slice()).unwrap_or_default();
-            if let Some(owner) = owners.iter().find_map(|(id, side)| self.fits((*id, side.other()), stamp)) {
-                return self.live(owner, now);
-            }
-        }
-        if !self.source(from).take(1, now) {
+        let is_known = self.addresses.contains_key(&from);
+        if self.addresses.get_mut(&from).is_some_and(|known| !known.budget.take(1, now)) {
             return Err(DropReason::Overload);
         }
-        let all = 2 * self.sessions.len() as u64;
+        let owners = self.addresses.get(&from).map(|known| known.owners.as_slice()).unwrap_or_default();
+        if let Some(owner) = owners.iter().find_map(|(id, side)| self.fits((*id, side.other()), stamp)) {
+            return self.live(owner, now);
+        }
         let waiting = 2 * self.waiting.len() as u64;
-        if is_known {
-            if !self.budgets.known.take(all, now) {
-                return Err(DropReason::Overload);
-            }
-            let owner = self.search(self.sessions.keys(), stamp);
-            return owner.ok_or(DropReason::UnknownKey).and_then(|owner| self.live(owner, now));
+        let others = 2 * self.sessions.len() as u64 - waiting;
+        let waiting_searched = self.searches(from).take(waiting, now) && self.budgets.waiting.take(waiting, now);
+        if waiting_searched && let Some(owner) = self.search(self.waiting.iter(), stamp) {
+            return self.live(owner, now);
         }
-        let mut overload = true;
-        if self.budgets.waiting.take(waiting, now) {
-            if let Some(owner) = self.search(self.waiting.iter(), stamp) {
-                return self.live(owner, now);
-            }
-            overload = false;
-        }
-        if !self.budgets.strange.take(all - waiting, now) {
+        let fair = self.searches(from).take(others, now);
+        let budget = if is_known { &mut self.budgets.known } else { &mut self.budgets.strange };
+        if !fair || !budget.take(others, now) {
             return Err(DropReason::Overload);
         }
-        let others = self.sessions.keys().filter(|id| !self.waiting.contains(id));
-        match self.search(others, stamp) {
+        match self.search(self.sessions.keys().filter(|id| !self.waiting.contains(id)), stamp) {
             Some(owner) => self.live(owner, now),
-            None if overload => Err(DropReason::Overload),
-            None => Err(DropReason::UnknownKey),
+            None if waiting_searched => Err(DropReason::UnknownKey),
+            None => Err(DropReason::Overload),
+        }
+    }
+
+    /// The share of searches that `from` has.
+    fn searches(&mut self, from: SocketAddr) -> &mut Bucket {
+        if self.addresses.contains_key(&from) {
+            &mut self.addresses.get_mut(&from).expect("it is there").searches
+        } else {
+            self.source(from)
         }
     }
 

@@ -35,8 +35,8 @@
 //! Data goes by (source address, receiver index). From an unknown source it is forwarded if the index is unique
 //! among open sessions and its counter is ahead of all seen from the end's own address; then the source is served
 //! *beside* the confirmed address for 20 s, so an end whose carrier gave it another address does not stall. It is not
-//! confirmed by that; only a handshake does. Copies of recorded packets are not ahead; forged counters earn a
-//! stranger 20 s of ciphertext, a few times a minute at most, and take nothing from the end.
+//! confirmed by that; only a handshake does. Copies of recorded packets are not ahead; one who can
+//! see an index and forges a counter earns 20 s of ciphertext, and takes nothing from the end.
 //!
 //! # Work that strangers can cause
 //!
@@ -54,6 +54,9 @@ mod mac;
 mod packet;
 mod shell;
 mod verdict;
+
+#[cfg(test)]
+mod tests;
 
 pub use self::core::{Relay, RelayError};
 pub use self::shell::{Handle, Shell, boot_now};
