@@ -14,6 +14,7 @@ use boringtun::noise::{Tunn, TunnResult};
 use boringtun::x25519;
 use thinlane_model::{Boot, Now, PublicKey, SessionId};
 
+use crate::bucket::Bucket;
 use crate::device::{DeviceError, Event, LaneReport, LaneRole, LaneSpec};
 use crate::gate::Reset;
 use crate::guard::{Guard, Sent};
@@ -23,6 +24,8 @@ use crate::timing::Timing;
 
 /// Handshake messages that one lane answers in a second before it asks for a cookie.
 const HANDSHAKES_PER_SECOND: u64 = 5;
+/// Handshake messages of one lane that are looked at in a second, the ones answered with a cookie included.
+const HANDSHAKE_MESSAGES: u32 = 10;
 /// The last counter of a data message that is taken (whitepaper, 6.5: REJECT_AFTER_MESSAGES).
 const LAST_COUNTER: u64 = u64::MAX - (1 << 13);
 /// What a data message has around its packet: type, index, counter, tag.
@@ -58,6 +61,7 @@ pub(crate) struct Lane {
     pub(crate) mac1: Mac1,
     tunn: Box<Tunn>,
     limiter: Arc<RateLimiter>,
+    handshake_budget: Bucket,
     guard: Guard,
     endpoint: Option<SocketAddr>,
     timing: Timing,
@@ -94,6 +98,7 @@ impl Lane {
             mac1: Mac1::of(&public),
             tunn: Box::new(tunn),
             limiter,
+            handshake_budget: Bucket::new(HANDSHAKE_MESSAGES, HANDSHAKE_MESSAGES),
             guard: Guard::new(spec.role),
             endpoint: spec.endpoint,
             timing: Timing::new(spec.initiate, spec.keepalive, now.mono),
@@ -108,7 +113,7 @@ impl Lane {
     }
 
     /// Takes a packet that the interface sent.
-    pub(crate) fn from_interface(&mut self, packet: &mut [u8], step: &mut Step<'_>) {
+    pub(crate) fn take_packet(&mut self, packet: &mut [u8], step: &mut Step<'_>) {
         self.freshen(step);
         match self.guard.leaving(packet, self.mss, step.now.mono) {
             Sent::Pass => self.seal(packet, step),
@@ -118,7 +123,7 @@ impl Lane {
     }
 
     /// Takes a datagram that names this lane.
-    pub(crate) fn from_peer(&mut self, datagram: &[u8], from: SocketAddr, step: &mut Step<'_>) {
+    pub(crate) fn take_datagram(&mut self, datagram: &[u8], from: SocketAddr, step: &mut Step<'_>) {
         let kind = datagram.first().copied().unwrap_or(0);
         let acceptable = match kind {
             kind::DATA => counter(datagram).is_some_and(|counter| counter <= LAST_COUNTER),
@@ -186,6 +191,16 @@ impl Lane {
     /// Moves a gateway's deadline; an engineer's lane has none and leaves it to the gateway.
     pub(crate) fn extend(&mut self, deadline: Boot, now: Boot) -> Result<(), DeviceError> {
         if self.guard.extend(deadline, now) { Ok(()) } else { Err(DeviceError::Ended(self.session)) }
+    }
+
+    /// Whether a handshake from this lane's peer may cost anything now: no peer takes all that the device has.
+    #[must_use]
+    pub(crate) fn may_handshake(&mut self, now: Boot) -> bool {
+        !self.guard.is_over(now) && self.handshake_budget.take(now)
+    }
+
+    pub(crate) fn endpoint(&self) -> Option<SocketAddr> {
+        self.endpoint
     }
 
     /// Lets nothing more pass, then resets both ends of what is connected.

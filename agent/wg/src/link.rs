@@ -57,8 +57,9 @@ impl Link {
         Socket::open().map(|socket| Self { socket })
     }
 
-    /// Names an interface as ours and brings it up: ifalias, MTU, queue, no IPv6 address of its own.
-    pub fn set_up(&mut self, name: &str, alias: &str, mtu: u32, queue: u32) -> Result<(), LinkError> {
+    /// Names an interface as ours and brings it up: ifalias, MTU, queue, no IPv6 address of its own. Returns its
+    /// index.
+    pub fn set_up(&mut self, name: &str, alias: &str, mtu: u32, queue: u32) -> Result<u32, LinkError> {
         let index = self.index(name)?;
         let mut message = LinkMessage::default();
         message.header.index = index;
@@ -81,7 +82,8 @@ impl Link {
         message.header.index = index;
         message.header.flags = LinkFlags::Up;
         message.header.change_mask = LinkFlags::Up;
-        self.change("bring the interface up", Message::SetLink(message), 0)
+        self.change("bring the interface up", Message::SetLink(message), 0)?;
+        Ok(index)
     }
 
     /// Every interface.
@@ -111,8 +113,13 @@ impl Link {
     /// Takes an interface away; whether it was there.
     pub fn delete(&mut self, name: &str) -> Result<bool, LinkError> {
         let Some(found) = self.interface(name)? else { return Ok(false) };
+        self.delete_index(found.index)
+    }
+
+    /// Takes an interface away by its index, which no later one gets; whether it was there.
+    pub fn delete_index(&mut self, index: u32) -> Result<bool, LinkError> {
         let mut message = LinkMessage::default();
-        message.header.index = found.index;
+        message.header.index = index;
         self.remove("delete the interface", Message::DelLink(message), &[libc::ENODEV])
     }
 

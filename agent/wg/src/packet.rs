@@ -10,7 +10,7 @@ mod write;
 pub use write::{Reset, TcpReset, clamp_mss, tcp_reset};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// Length of an IPv4 header without options.
 pub const IPV4_HEADER: usize = 20;
@@ -217,7 +217,7 @@ pub fn parse_ipv4(bytes: &[u8]) -> Result<Ipv4<'_>, Malformed> {
     let (more_fragments, offset) = (fragment & 0x2000 != 0, usize::from(fragment & 0x1fff) * 8);
     let reserved = fragment & 0x8000 != 0;
     let past_the_end = IPV4_HEADER + offset + payload.len() > usize::from(u16::MAX);
-    let ragged = more_fragments && (payload.is_empty() || payload.len() % 8 != 0);
+    let ragged = more_fragments && (payload.is_empty() || !payload.len().is_multiple_of(8));
     if reserved || past_the_end || ragged {
         return Err(Malformed::Fragment);
     }

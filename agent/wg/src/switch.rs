@@ -15,15 +15,20 @@ use crate::lane::{Lane, OVERHEAD, Output, Step, kind};
 use crate::mac1::INITIATION;
 use crate::packet;
 
-/// Lanes of one device.
+#[cfg(test)]
+mod tests;
+
+/// Lanes of one device at once.
 pub(crate) const MOST: usize = 1024;
-/// MACs computed in a second to find an initiation's lane: about 1 % of a slow core.
-const MACS_PER_SECOND: u32 = 20_000;
+/// MACs computed in a second to find an initiation's lane, each some 0.4 ms per thousand: a lane's costs one, so
+/// that 64 lanes look at 500 initiations.
+const MACS_PER_SECOND: u32 = 32_000;
 /// Handshakes answered in a second by all lanes together, each some 0.2 ms of curve arithmetic.
 const HANDSHAKES_PER_SECOND: u32 = 100;
 /// Room for one message: the longest packet and what encryption adds.
 const ROOM: usize = 65_535 + OVERHEAD + 1;
 
+/// The lanes of one device.
 #[derive(Debug)]
 pub(crate) struct Switch {
     mtu: u16,
@@ -34,7 +39,8 @@ pub(crate) struct Switch {
     /// When lanes want to act, at the latest; a lane that would by now wait longer is asked again then.
     due: BTreeSet<(Boot, u32)>,
     due_of: BTreeMap<u32, Boot>,
-    macs: Bucket,
+    macs_of_strangers: Bucket,
+    macs_of_peers: Bucket,
     handshakes: Bucket,
     room: Box<[u8]>,
 }
@@ -48,7 +54,8 @@ impl Switch {
             by_address: BTreeMap::new(),
             due: BTreeSet::new(),
             due_of: BTreeMap::new(),
-            macs: Bucket::new(MACS_PER_SECOND, MACS_PER_SECOND / 4),
+            macs_of_strangers: Bucket::new(MACS_PER_SECOND, MACS_PER_SECOND / 4),
+            macs_of_peers: Bucket::new(MACS_PER_SECOND, MACS_PER_SECOND / 4),
             handshakes: Bucket::new(HANDSHAKES_PER_SECOND, HANDSHAKES_PER_SECOND),
             room: vec![0; ROOM].into_boxed_slice(),
         }
@@ -146,17 +153,17 @@ impl Switch {
     }
 
     /// Takes a packet that the interface sent; one for no lane is dropped.
-    pub(crate) fn from_interface(&mut self, packet: &mut [u8], now: Now, out: &mut dyn Output) {
+    pub(crate) fn take_packet(&mut self, packet: &mut [u8], now: Now, out: &mut dyn Output) {
         let index = packet::destination_of(packet).and_then(|address| self.by_address.get(&address).copied());
         if let Some(index) = index {
-            self.step(index, now, out, |lane, step| lane.from_interface(packet, step));
+            self.step(index, now, out, |lane, step| lane.take_packet(packet, step));
         }
     }
 
     /// Takes a datagram; one that names no lane, or that there is no budget for, is dropped.
-    pub(crate) fn from_network(&mut self, datagram: &[u8], from: SocketAddr, now: Now, out: &mut dyn Output) {
-        if let Some(index) = self.lane_of(datagram, now.mono) {
-            self.step(index, now, out, |lane, step| lane.from_peer(datagram, from, step));
+    pub(crate) fn take_datagram(&mut self, datagram: &[u8], from: SocketAddr, now: Now, out: &mut dyn Output) {
+        if let Some(index) = self.lane_of(datagram, from, now.mono) {
+            self.step(index, now, out, |lane, step| lane.take_datagram(datagram, from, step));
         }
     }
 
@@ -188,7 +195,7 @@ impl Switch {
         }
     }
 
-    fn lane_of(&mut self, datagram: &[u8], now: Boot) -> Option<u32> {
+    fn lane_of(&mut self, datagram: &[u8], from: SocketAddr, now: Boot) -> Option<u32> {
         let known = |at: usize| {
             let word: [u8; 4] = datagram.get(at..at + 4)?.try_into().ok()?;
             let index = u32::from_le_bytes(word) >> 8;
@@ -196,20 +203,33 @@ impl Switch {
         };
         match (datagram.get(..4)?, datagram.len()) {
             ([kind::DATA, 0, 0, 0], OVERHEAD..) => known(4),
-            ([kind::RESPONSE, 0, 0, 0], 92) => known(8).filter(|_| self.handshakes.take(now)),
             ([kind::COOKIE, 0, 0, 0], 64) => known(4),
-            ([kind::INITIATION, 0, 0, 0], INITIATION) => self.lane_of_initiation(datagram, now),
+            ([kind::RESPONSE, 0, 0, 0], 92) => {
+                let index = known(8)?;
+                self.may_handshake(index, now).then_some(index)
+            }
+            ([kind::INITIATION, 0, 0, 0], INITIATION) => {
+                let index = self.lane_of_initiation(datagram, from, now)?;
+                self.may_handshake(index, now).then_some(index)
+            }
             _ => None,
         }
     }
 
-    fn lane_of_initiation(&mut self, datagram: &[u8], now: Boot) -> Option<u32> {
+    /// Strangers' initiations and those from where a peer is have budgets of their own, so that a flood of the
+    /// first kind does not keep lanes from new keys.
+    fn lane_of_initiation(&mut self, datagram: &[u8], from: SocketAddr, now: Boot) -> Option<u32> {
         let price = u32::try_from(self.lanes.len()).unwrap_or(u32::MAX);
-        if !self.macs.take_many(now, price) {
+        let known = self.lanes.values().any(|lane| lane.endpoint() == Some(from));
+        let budget = if known { &mut self.macs_of_peers } else { &mut self.macs_of_strangers };
+        if !budget.take_many(now, price) {
             return None;
         }
-        let index = self.lanes.iter().find(|(_, lane)| lane.mac1.matches(datagram)).map(|(index, _)| *index)?;
-        self.handshakes.take(now).then_some(index)
+        self.lanes.iter().find(|(_, lane)| lane.mac1.matches(datagram)).map(|(index, _)| *index)
+    }
+
+    fn may_handshake(&mut self, index: u32, now: Boot) -> bool {
+        self.lanes.get_mut(&index).is_some_and(|lane| lane.may_handshake(now)) && self.handshakes.take(now)
     }
 
     /// Lets one lane act, and notes when it wants to act next.

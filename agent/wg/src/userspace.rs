@@ -76,14 +76,14 @@ impl Userspace {
             return Err(DeviceError::Name(config.interface));
         }
         let tun = sys::open_tun(&config.interface).map_err(io("make the interface"))?;
-        Link::open()?.set_up(&config.interface, &config.alias, config.mtu.into(), QUEUE)?;
+        let index = Link::open()?.set_up(&config.interface, &config.alias, config.mtu.into(), QUEUE)?;
         let socket = socket::bind(config.listen, config.mark).map_err(io("bind the UDP socket"))?;
         let local = socket.local_addr().map_err(io("read the UDP socket's address"))?;
         let wake = Arc::new(
             EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).map_err(errno("make an eventfd"))?,
         );
         let (commands, inbox) = sync_channel(COMMANDS);
-        let reactor = Reactor::new(tun, socket, wake.clone(), inbox, config.mtu, config.events)?;
+        let reactor = Reactor::new((tun, index), socket, wake.clone(), inbox, config.mtu, config.events)?;
         let thread = std::thread::Builder::new()
             .name(format!("wg-{}", config.interface))
             .spawn(move || reactor.run())

@@ -19,6 +19,7 @@ use super::{errno, io};
 use crate::clock;
 use crate::device::{DeviceError, Event, LaneReport, LaneSpec};
 use crate::lane::Output;
+use crate::link::Link;
 use crate::switch::Switch;
 
 /// What a caller has the thread do.
@@ -45,6 +46,8 @@ pub(super) struct Reactor {
     inbox: Receiver<Command>,
     buffer: Box<[u8]>,
     running: bool,
+    /// The interface's index.
+    interface: u32,
 }
 
 /// Where the switch's output goes.
@@ -84,7 +87,7 @@ impl Output for Ports {
 
 impl Reactor {
     pub(super) fn new(
-        tun: File,
+        (tun, interface): (File, u32),
         udp: UdpSocket,
         wake: Arc<EventFd>,
         inbox: Receiver<Command>,
@@ -112,6 +115,7 @@ impl Reactor {
             inbox,
             buffer: vec![0; LONGEST].into_boxed_slice(),
             running: true,
+            interface,
         })
     }
 
@@ -124,6 +128,7 @@ impl Reactor {
             }
         }
         self.close_all();
+        self.remove_interface();
         if self.ports.unsent > 0 {
             tracing::debug!(unsent = self.ports.unsent, "packets that the kernel did not take");
         }
@@ -177,6 +182,16 @@ impl Reactor {
         self.running = false;
     }
 
+    /// Closing the descriptor does it, but only once no process that was just forked holds a copy; asking the
+    /// kernel does it now.
+    fn remove_interface(&mut self) {
+        if self.ports.tun.take().is_some()
+            && let Err(error) = Link::open().and_then(|mut link| link.delete_index(self.interface))
+        {
+            tracing::warn!(%error, "the lane interface may stay for a moment");
+        }
+    }
+
     fn turn(&mut self) -> Result<(), DeviceError> {
         self.set_alarm()?;
         let mut events = [EpollEvent::empty(); 4];
@@ -206,7 +221,7 @@ impl Reactor {
             let Some(tun) = &mut self.ports.tun else { return Ok(()) };
             let now = now()?;
             match tun.read(&mut self.buffer) {
-                Ok(length) => self.switch.from_interface(&mut self.buffer[..length], now, &mut self.ports),
+                Ok(length) => self.switch.take_packet(&mut self.buffer[..length], now, &mut self.ports),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 // EBADFD: deleted by somebody. Others do not mend either, and would make the loop spin.
@@ -236,7 +251,7 @@ impl Reactor {
         for _ in 0..BATCH {
             match self.ports.udp.recv_from(&mut self.buffer) {
                 Ok((length, from)) => {
-                    self.switch.from_network(&self.buffer[..length], plain(from), now, &mut self.ports)
+                    self.switch.take_datagram(&self.buffer[..length], plain(from), now, &mut self.ports)
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 // An ICMP error about an earlier datagram (ECONNREFUSED and its kin): reading took it away.

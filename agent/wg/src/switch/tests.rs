@@ -1,0 +1,327 @@
+use std::net::Ipv4Addr;
+
+use thinlane_model::{Protocol, Secret, Span, Tuple, Wall};
+
+use super::*;
+use crate::clock;
+use crate::device::{Event, LaneRole};
+use crate::key::{key_pair, preshared_key};
+use crate::packet::tests::{tcp, udp};
+
+const ME: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 1);
+const ASSET: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+const PORT: u16 = 2404;
+
+/// Takes down what a switch wants done.
+#[derive(Debug, Default)]
+struct Wire {
+    datagrams: Vec<(SocketAddr, Vec<u8>)>,
+    packets: Vec<Vec<u8>>,
+    events: Vec<Event>,
+}
+
+impl Output for Wire {
+    fn udp(&mut self, to: SocketAddr, datagram: &[u8]) {
+        self.datagrams.push((to, datagram.to_vec()));
+    }
+    fn interface(&mut self, packet: &[u8]) {
+        self.packets.push(packet.to_vec());
+    }
+    fn event(&mut self, event: Event) {
+        self.events.push(event);
+    }
+}
+
+fn place(last: u8) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, last], 7443))
+}
+
+fn session(number: u8) -> SessionId {
+    SessionId::from_random([number; 5])
+}
+
+fn now() -> Now {
+    clock::now().expect("a clock")
+}
+
+/// Two ends without anything in between, and what crossed so far.
+struct Ends {
+    gateway: Switch,
+    engineer: Switch,
+    at_gateway: Wire,
+    at_engineer: Wire,
+    /// Every datagram that the gateway was given.
+    to_gateway: Vec<Vec<u8>>,
+    private: Secret,
+    now: Now,
+}
+
+fn random() -> impl FnMut() -> u32 {
+    || getrandom::u32().expect("randomness")
+}
+
+impl Ends {
+    fn open(gateway_initiates: bool) -> Self {
+        let (mine, theirs) = (key_pair().expect("randomness"), key_pair().expect("randomness"));
+        let preshared = preshared_key().expect("randomness");
+        let now = now();
+        let tuple = Tuple { engineer: ME, destination: ASSET, address: ASSET, protocol: Protocol::Udp, port: PORT };
+        let spec = LaneSpec {
+            session: session(1),
+            private: mine.0.clone(),
+            peer: theirs.1,
+            preshared: Some(preshared),
+            endpoint: gateway_initiates.then(|| place(1)),
+            keepalive: None,
+            initiate: gateway_initiates,
+            role: LaneRole::Gateway { tuple, deadline: now.mono + Span::from_secs(600) },
+        };
+        let other = LaneSpec {
+            private: theirs.0,
+            peer: mine.1,
+            endpoint: Some(place(2)),
+            keepalive: Some(25),
+            initiate: true,
+            role: LaneRole::Engineer { address: ME, allowed: ASSET },
+            ..spec.clone()
+        };
+        let mut ends = Self {
+            gateway: Switch::new(1420),
+            engineer: Switch::new(1420),
+            at_gateway: Wire::default(),
+            at_engineer: Wire::default(),
+            to_gateway: Vec::new(),
+            private: mine.0,
+            now,
+        };
+        ends.gateway.open(spec, &mut random(), now, &mut ends.at_gateway).expect("a lane opens");
+        ends.engineer.open(other, &mut random(), now, &mut ends.at_engineer).expect("a lane opens");
+        ends
+    }
+
+    fn up() -> Self {
+        let mut ends = Self::open(false);
+        ends.settle();
+        assert_eq!(ends.at_engineer.events, [Event::Handshake(session(1))]);
+        assert_eq!(ends.at_gateway.events, [Event::Handshake(session(1))]);
+        ends
+    }
+
+    /// Carries datagrams to and fro until there are none.
+    fn settle(&mut self) {
+        for _ in 0..100 {
+            let (up, down) =
+                (std::mem::take(&mut self.at_engineer.datagrams), std::mem::take(&mut self.at_gateway.datagrams));
+            if up.is_empty() && down.is_empty() {
+                return;
+            }
+            for (_, datagram) in up {
+                self.gateway.take_datagram(&datagram, place(1), self.now, &mut self.at_gateway);
+                self.to_gateway.push(datagram);
+            }
+            for (_, datagram) in down {
+                self.engineer.take_datagram(&datagram, place(2), self.now, &mut self.at_engineer);
+            }
+        }
+        panic!("the ends talk for ever");
+    }
+
+    /// Lets time pass and the engineer's end act on it.
+    fn pass(&mut self, span: Span) {
+        self.now.mono = self.now.mono + span;
+        self.engineer.on_time(self.now, &mut self.at_engineer);
+    }
+
+    fn ask(&mut self, payload: &[u8]) {
+        let mut packet = udp((ME, 9000), (ASSET, PORT), payload);
+        self.engineer.take_packet(&mut packet, self.now, &mut self.at_engineer);
+        self.settle();
+    }
+
+    fn report(&mut self) -> LaneReport {
+        self.gateway.report(session(1)).expect("it is open")
+    }
+}
+
+#[test]
+fn packets_cross_both_ways_under_one_handshake() {
+    let mut ends = Ends::up();
+    ends.ask(b"question");
+    assert_eq!(ends.at_gateway.packets, [udp((ME, 9000), (ASSET, PORT), b"question")]);
+    let mut answer = udp((ASSET, PORT), (ME, 9000), b"answer");
+    ends.gateway.take_packet(&mut answer, ends.now, &mut ends.at_gateway);
+    ends.settle();
+    assert_eq!(ends.at_engineer.packets, [answer]);
+    let report = ends.report();
+    assert_eq!((report.endpoint, report.rekeys), (Some(place(1)), 0));
+    assert_eq!(report.last_handshake, Some(ends.now.wall));
+    assert!(report.last_handshake > Some(Wall::from_millis(0)));
+}
+
+#[test]
+fn ends_that_begin_at_the_same_moment_agree() {
+    let mut ends = Ends::open(true);
+    ends.settle();
+    ends.ask(b"question");
+    assert_eq!(ends.at_gateway.packets.len(), 1);
+}
+
+#[test]
+fn what_is_sent_before_the_handshake_arrives_after_it() {
+    let mut ends = Ends::open(false);
+    let mut packet = udp((ME, 9000), (ASSET, PORT), b"early");
+    ends.engineer.take_packet(&mut packet, ends.now, &mut ends.at_engineer);
+    ends.settle();
+    assert_eq!(ends.at_gateway.packets, [packet]);
+}
+
+#[test]
+fn a_replayed_datagram_is_delivered_once_and_moves_nothing() {
+    let mut ends = Ends::up();
+    ends.ask(b"question");
+    ends.at_gateway = Wire::default();
+    let recorded = ends.to_gateway.clone();
+    assert!(recorded.len() >= 3);
+    for datagram in recorded.iter().rev().chain(&recorded) {
+        ends.gateway.take_datagram(datagram, place(66), ends.now, &mut ends.at_gateway);
+    }
+    assert!(ends.at_gateway.packets.is_empty() && ends.at_gateway.events.is_empty());
+    assert!(ends.at_gateway.datagrams.is_empty(), "a replayed initiation is not answered");
+    assert_eq!(ends.report().endpoint, Some(place(1)));
+}
+
+#[test]
+fn no_changed_bit_or_cut_of_any_datagram_has_an_effect() {
+    let recorded = {
+        let mut ends = Ends::up();
+        ends.ask(b"question");
+        ends.to_gateway
+    };
+    let mut ends = Ends::up();
+    ends.ask(b"question");
+    let mut samples = ends.to_gateway.clone();
+    // The same of another lane's keys.
+    samples.extend(recorded);
+    ends.at_gateway = Wire::default();
+    for sample in &samples {
+        for at in 0..sample.len() {
+            ends.gateway.take_datagram(&sample[..at], place(66), ends.now, &mut ends.at_gateway);
+            for bit in 0..8 {
+                let mut datagram = sample.clone();
+                datagram[at] ^= 1 << bit;
+                ends.gateway.take_datagram(&datagram, place(66), ends.now, &mut ends.at_gateway);
+            }
+        }
+    }
+    assert!(ends.at_gateway.packets.is_empty());
+    assert_eq!(ends.report().endpoint, Some(place(1)));
+    ends.ask(b"still there");
+    assert_eq!(ends.at_gateway.packets.len(), 1);
+}
+
+#[test]
+fn a_lane_that_is_over_makes_no_new_keys_and_counts_what_comes_late() {
+    let mut ends = Ends::up();
+    ends.ask(b"question");
+    ends.gateway.shut(session(1), ends.now, &mut ends.at_gateway).expect("it is open");
+    ends.at_gateway = Wire::default();
+    ends.ask(b"late");
+    assert!(ends.at_gateway.packets.is_empty());
+    assert_eq!(ends.report().late_packets, 1);
+    ends.pass(Span::from_secs(121));
+    assert_eq!(ends.at_engineer.datagrams.len(), 1, "the engineer asks for a new key");
+    ends.settle();
+    assert!(ends.at_gateway.datagrams.is_empty() && ends.at_gateway.events.is_empty());
+}
+
+#[test]
+fn a_key_is_renewed_after_two_minutes_while_nobody_speaks() {
+    let mut ends = Ends::up();
+    ends.pass(Span::from_secs(119));
+    ends.settle();
+    assert_eq!(ends.report().rekeys, 0);
+    ends.pass(Span::from_secs(1));
+    ends.settle();
+    assert_eq!(ends.report().rekeys, 1);
+    ends.ask(b"question");
+    assert_eq!(ends.at_gateway.packets.len(), 1);
+}
+
+#[test]
+fn a_deadline_ends_a_lane_when_its_time_comes_and_says_so() {
+    let mut ends = Ends::up();
+    let due = ends.now.mono + Span::from_millis(500);
+    ends.gateway.extend(session(1), due, ends.now, &mut ends.at_gateway).expect("it is running");
+    ends.at_gateway.events.clear();
+    let next = ends.gateway.next_due().expect("the deadline");
+    assert!(next < due && next > ends.now.mono);
+    ends.now.mono = next;
+    ends.gateway.on_time(ends.now, &mut ends.at_gateway);
+    assert_eq!(ends.at_gateway.events, [Event::Expired(session(1))]);
+    ends.ask(b"late");
+    assert!(ends.at_gateway.packets.is_empty());
+    assert_eq!(ends.gateway.next_due().filter(|next| *next <= due), None, "nothing is left to do");
+}
+
+/// A stranger who knows the gateway's public key, as the relay does, but no private one.
+fn bogus_initiation(ends: &Ends, number: u32) -> Vec<u8> {
+    use blake2::digest::{Digest, Mac};
+    let public = crate::key::public_of(&ends.private).expect("a key");
+    let key = blake2::Blake2s256::new().chain_update(b"mac1----").chain_update(public.as_bytes()).finalize();
+    let mut initiation = vec![0x5a; 148];
+    initiation[..4].copy_from_slice(&[1, 0, 0, 0]);
+    initiation[4..8].copy_from_slice(&number.to_le_bytes());
+    type Keyed = blake2::Blake2sMac<blake2::digest::consts::U16>;
+    let keyed = <Keyed as blake2::digest::KeyInit>::new_from_slice(&key).expect("a key of 32 bytes");
+    let mac = keyed.chain_update(&initiation[..116]).finalize().into_bytes();
+    initiation[116..132].copy_from_slice(&mac);
+    initiation
+}
+
+#[test]
+fn bogus_initiations_cost_a_bounded_number_of_handshakes_and_get_cookies() {
+    let mut ends = Ends::up();
+    ends.at_gateway = Wire::default();
+    for number in 0..5000 {
+        let initiation = bogus_initiation(&ends, number);
+        ends.gateway.take_datagram(&initiation, place(66), ends.now, &mut ends.at_gateway);
+    }
+    let answers = &ends.at_gateway.datagrams;
+    assert!(!answers.is_empty() && answers.len() <= 10, "{}", answers.len());
+    assert!(answers.iter().all(|(to, datagram)| *to == place(66) && datagram[0] == kind::COOKIE));
+    assert_eq!(ends.report().endpoint, Some(place(1)));
+    ends.at_gateway = Wire::default();
+    ends.ask(b"still there");
+    assert_eq!(ends.at_gateway.packets.len(), 1);
+}
+
+#[test]
+fn a_closed_lane_forgets_its_index_address_and_time() {
+    let mut ends = Ends::up();
+    ends.ask(b"question");
+    let datagram = ends.to_gateway.last().expect("data").clone();
+    let report = ends.gateway.close(session(1), ends.now, &mut ends.at_gateway).expect("it is open");
+    assert_eq!(report.counters.up_packets, 1);
+    ends.at_gateway = Wire::default();
+    ends.gateway.take_datagram(&datagram, place(1), ends.now, &mut ends.at_gateway);
+    let mut answer = udp((ASSET, PORT), (ME, 9000), b"answer");
+    ends.gateway.take_packet(&mut answer, ends.now, &mut ends.at_gateway);
+    assert!(ends.at_gateway.packets.is_empty() && ends.at_gateway.datagrams.is_empty());
+    assert_eq!(ends.gateway.next_due(), None);
+    assert!(ends.gateway.by_address.is_empty() && ends.gateway.due_of.is_empty() && ends.gateway.lanes.is_empty());
+}
+
+#[test]
+fn the_engineers_end_lets_nothing_else_in_or_out() {
+    let mut ends = Ends::up();
+    for mut packet in [
+        udp((ME, 1), (Ipv4Addr::new(198, 18, 0, 2), PORT), b""),
+        udp((Ipv4Addr::new(10, 0, 0, 1), 1), (ASSET, PORT), b""),
+        tcp((ASSET, 1), (ASSET, PORT), 0, 0, 2, b""),
+    ] {
+        ends.engineer.take_packet(&mut packet, ends.now, &mut ends.at_engineer);
+    }
+    assert!(ends.at_engineer.datagrams.is_empty());
+    let counters = ends.engineer.report(session(1)).expect("it is open").counters;
+    assert_eq!((counters.up_packets, counters.spoofed_packets), (0, 2));
+}
