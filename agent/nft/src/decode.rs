@@ -9,7 +9,9 @@ use crate::attr::{AttrError, Attrs};
 use crate::object::{Counter, TABLE};
 use crate::{Flow, Flowtable};
 
+pub use crate::denied::packets;
 pub use crate::message::{Content, Messages};
+pub use crate::watch::events;
 
 /// An element of a map as dumped.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -159,23 +159,24 @@ fn packet(attrs: &Attrs<'_>) -> Result<Option<Denied>, AttrError> {
 
 /// The addresses, protocol and ports of an IP packet that may be cut off behind its headers.
 fn headers(packet: &[u8]) -> Option<Denied> {
-    let (source, destination, protocol, length, transport): (IpAddr, IpAddr, u8, u32, &[u8]) = match packet.first()? >> 4 {
-        4 => {
-            let (fixed, _) = packet.split_first_chunk::<20>()?;
-            let address = |at: usize| Some(Ipv4Addr::from(*fixed.get(at..)?.first_chunk::<4>()?));
-            let first = u16::from_be_bytes([fixed[6], fixed[7]]) & 0x1fff == 0;
-            let transport = packet.get(usize::from(fixed[0] & 0xf) * 4..).filter(|_| first).unwrap_or(&[]);
-            let length = u32::from(u16::from_be_bytes([fixed[2], fixed[3]]));
-            (address(12)?.into(), address(16)?.into(), fixed[9], length, transport)
-        }
-        6 => {
-            let (fixed, transport) = packet.split_first_chunk::<40>()?;
-            let address = |at: usize| Some(Ipv6Addr::from(*fixed.get(at..)?.first_chunk::<16>()?));
-            let length = u32::from(u16::from_be_bytes([fixed[4], fixed[5]])) + 40;
-            (address(8)?.into(), address(24)?.into(), fixed[6], length, transport)
-        }
-        _ => return None,
-    };
+    let (source, destination, protocol, length, transport): (IpAddr, IpAddr, u8, u32, &[u8]) =
+        match packet.first()? >> 4 {
+            4 => {
+                let (fixed, _) = packet.split_first_chunk::<20>()?;
+                let address = |at: usize| Some(Ipv4Addr::from(*fixed.get(at..)?.first_chunk::<4>()?));
+                let first = u16::from_be_bytes([fixed[6], fixed[7]]) & 0x1fff == 0;
+                let transport = packet.get(usize::from(fixed[0] & 0xf) * 4..).filter(|_| first).unwrap_or(&[]);
+                let length = u32::from(u16::from_be_bytes([fixed[2], fixed[3]]));
+                (address(12)?.into(), address(16)?.into(), fixed[9], length, transport)
+            }
+            6 => {
+                let (fixed, transport) = packet.split_first_chunk::<40>()?;
+                let address = |at: usize| Some(Ipv6Addr::from(*fixed.get(at..)?.first_chunk::<16>()?));
+                let length = u32::from(u16::from_be_bytes([fixed[4], fixed[5]])) + 40;
+                (address(8)?.into(), address(24)?.into(), fixed[6], length, transport)
+            }
+            _ => return None,
+        };
     let has_ports = matches!(i32::from(protocol), libc::IPPROTO_TCP | libc::IPPROTO_UDP | libc::IPPROTO_SCTP);
     let ports = transport.first_chunk::<4>().filter(|_| has_ports);
     Some(Denied {

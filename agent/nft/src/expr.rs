@@ -229,10 +229,7 @@ pub fn mark(mask: u32, mark: u32, inverted: bool) -> Rule {
 
 /// `meta mark set MARK`
 pub fn set_mark(mark: u32) -> Rule {
-    vec![
-        immediate(REG, value(&mark.to_ne_bytes())),
-        expr("meta", AttrBuf::new().u32(2, META_MARK).u32(3, REG)),
-    ]
+    vec![immediate(REG, value(&mark.to_ne_bytes())), expr("meta", AttrBuf::new().u32(2, META_MARK).u32(3, REG))]
 }
 
 /// `iifname . ip saddr vmap @MAP`; needs [`ipv4`] before it.
@@ -247,12 +244,7 @@ pub fn oif_destination_verdict(map: &str) -> Rule {
 
 /// `ip saddr . ip daddr . meta l4proto . th dport` in the registers from 1 on.
 fn flow() -> Rule {
-    vec![
-        payload(NETWORK, 12, 4, REG),
-        payload(NETWORK, 16, 4, 9),
-        meta(META_L4PROTO, 10),
-        payload(TRANSPORT, 2, 2, 11),
-    ]
+    vec![payload(NETWORK, 12, 4, REG), payload(NETWORK, 16, 4, 9), meta(META_L4PROTO, 10), payload(TRANSPORT, 2, 2, 11)]
 }
 
 /// `ip saddr . ip daddr . meta l4proto . th dport @SET`; needs [`ipv4`] before it.
@@ -266,7 +258,10 @@ pub fn flow_in(set: &str) -> Rule {
 pub fn dnat_by_flow(map: &str) -> Rule {
     let mut rule = flow();
     rule.push(lookup(map, Some(REG), false));
-    rule.push(expr("nat", AttrBuf::new().u32(1, 1).u32(2, libc::NFPROTO_IPV4 as u32).u32(3, REG).u32(4, REG).u32(7, 1)));
+    rule.push(expr(
+        "nat",
+        AttrBuf::new().u32(1, 1).u32(2, libc::NFPROTO_IPV4 as u32).u32(3, REG).u32(4, REG).u32(7, 1),
+    ));
     rule
 }
 

@@ -9,10 +9,12 @@
 //! `nft list table inet thinlane`.
 #![forbid(unsafe_code)]
 
-pub mod attr;
+mod attr;
 #[doc(hidden)]
 pub mod decode;
 mod denied;
+#[doc(hidden)]
+pub mod encode;
 mod error;
 mod expr;
 mod flows;
@@ -28,6 +30,7 @@ use std::net::Ipv4Addr;
 
 use thinlane_model::{Counters, Limits, SessionId, Span, Tuple};
 
+pub use attr::AttrError;
 pub use denied::{Denied, DeniedLog, Direction};
 pub use error::{Difference, NftError};
 pub use message::About;

@@ -421,7 +421,7 @@ pub(crate) fn canonical(rules: &[crate::expr::Rule]) -> Result<Vec<Canon>, AttrE
 }
 
 /// Everything of `rules` in an order that the kernel can follow.
-fn creation(rules: &Ruleset) -> impl Iterator<Item = Command> + '_ {
+pub(crate) fn creation(rules: &Ruleset) -> impl Iterator<Item = Command> + '_ {
     let sets = rules.sets.iter().zip(1..).map(|(set, id)| set.create(id));
     sets.chain(rules.counters.iter().map(Counter::create))
         .chain(rules.chains.iter().map(object::Chain::create))

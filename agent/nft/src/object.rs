@@ -46,14 +46,14 @@ pub enum Type {
     Address = 7,
     Protocol = 12,
     Port = 13,
-    IcmpType = 14,
+    Icmp = 14,
     Interface = 41,
 }
 
 impl Type {
     fn len(self) -> u32 {
         match self {
-            Type::Protocol | Type::IcmpType => 1,
+            Type::Protocol | Type::Icmp => 1,
             Type::Port => 2,
             Type::Address => 4,
             Type::Interface => 16,
@@ -282,9 +282,8 @@ impl Chain {
 
 /// A rule as `NFTA_RULE_EXPRESSIONS` carries it.
 pub fn expressions(rule: &Rule) -> AttrBuf {
-    rule.iter().fold(AttrBuf::new(), |list, expr| {
-        list.nest(1, AttrBuf::new().text(1, expr.name).nest(2, expr.attrs.clone()))
-    })
+    rule.iter()
+        .fold(AttrBuf::new(), |list, expr| list.nest(1, AttrBuf::new().text(1, expr.name).nest(2, expr.attrs.clone())))
 }
 
 /// Deletes a chain with its rules; the kernel refuses (EBUSY) while a verdict leads to it.

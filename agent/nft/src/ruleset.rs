@@ -59,7 +59,7 @@ const COLLECT: Span = Span::from_secs(1);
 
 const SETS: &[Set] = &[
     Set { name: LAN, key: &[Type::Interface], maps: Maps::Nothing, expires: None },
-    Set { name: ICMP_ERRORS, key: &[Type::IcmpType], maps: Maps::Nothing, expires: None },
+    Set { name: ICMP_ERRORS, key: &[Type::Icmp], maps: Maps::Nothing, expires: None },
     Set { name: UP, key: &[Type::Interface, Type::Address], maps: Maps::Verdict, expires: Some(COLLECT) },
     Set { name: DOWN, key: &[Type::Interface, Type::Address], maps: Maps::Verdict, expires: Some(COLLECT) },
     Set { name: LATE, key: &[Type::Address], maps: Maps::Counter, expires: None },
@@ -138,10 +138,12 @@ fn clamp(mss: u16) -> Rule {
 
 /// The base: without a lane nothing crosses a lane interface.
 pub fn base(config: &BaseConfig) -> Ruleset {
-    let mut elements: Vec<_> = ICMP_ERROR_TYPES.into_iter().map(|number| member(ICMP_ERRORS, Key::icmp_type(number))).collect();
+    let mut elements: Vec<_> =
+        ICMP_ERROR_TYPES.into_iter().map(|number| member(ICMP_ERRORS, Key::icmp_type(number))).collect();
     elements.extend(config.lan.iter().map(|name| member(LAN, Key::interface(name))));
     let refusing = |name: &str, direction: &str| {
-        let rules = [expr::counter(REFUSED)].into_iter().chain(refuse(&log_prefix(None, direction), config.nflog_group));
+        let rules =
+            [expr::counter(REFUSED)].into_iter().chain(refuse(&log_prefix(None, direction), config.nflog_group));
         chain(name, None, rules.collect())
     };
     let chains = vec![
@@ -156,17 +158,17 @@ pub fn base(config: &BaseConfig) -> Ruleset {
                 goto("refuse-up"),
             ],
         ),
-        chain(
-            "denied-up",
-            None,
-            vec![[expr::ipv4(), expr::counter_by_source(DENIED)].concat(), goto("refuse-up")],
-        ),
+        chain("denied-up", None, vec![[expr::ipv4(), expr::counter_by_source(DENIED)].concat(), goto("refuse-up")]),
         chain("forward-up", None, forward_up(config)),
         chain("forward-down", None, forward_down(config)),
         chain("to-lane", None, to_lane()),
         // After connection tracking (-200), before anybody's mangling (-150) and NAT (-100).
         chain("prerouting", filter(PREROUTING, -190), from_lanes(goto, "from-lane").to_vec()),
-        chain("to-asset", nat(PREROUTING, -101), from_lanes(|map| [expr::ipv4(), expr::dnat_by_flow(map)].concat(), TO_ASSET).to_vec()),
+        chain(
+            "to-asset",
+            nat(PREROUTING, -101),
+            from_lanes(|map| [expr::ipv4(), expr::dnat_by_flow(map)].concat(), TO_ASSET).to_vec(),
+        ),
         chain("input", filter(INPUT, -10), from_lanes(goto, "denied-up").to_vec()),
         chain("forward", filter(FORWARD, -10), forward(config)),
         chain("output", filter(OUTPUT, -10), to_lanes("to-lane").to_vec()),
@@ -350,12 +352,8 @@ fn lane_up(config: &BaseConfig, lane: &Lane) -> Vec<Rule> {
 fn lane_down(config: &BaseConfig, lane: &Lane) -> Vec<Rule> {
     let names = Names(lane.session);
     let tuple = lane.tuple;
-    let exact = [
-        expr::ipv4(),
-        expr::source(tuple.address),
-        transport(tuple.protocol, expr::source_port(tuple.port)),
-    ]
-    .concat();
+    let exact =
+        [expr::ipv4(), expr::source(tuple.address), transport(tuple.protocol, expr::source_port(tuple.port))].concat();
     let pass = [expr::counter(&names.down()), accept()].concat();
     let mut rules = vec![
         [exact.clone(), expr::state(State::Invalid), expr::counter(&names.dropped()), drop()].concat(),

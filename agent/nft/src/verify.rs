@@ -151,16 +151,14 @@ impl Nft {
         Ok(())
     }
 
-    fn verify_lanes(
-        &mut self,
-        wanted: &BTreeSet<SessionId>,
-        findings: &mut BTreeSet<Finding>,
-    ) -> Result<(), NftError> {
+    fn verify_lanes(&mut self, wanted: &BTreeSet<SessionId>, findings: &mut BTreeSet<Finding>) -> Result<(), NftError> {
         let found: BTreeMap<_, _> = self.lanes()?.into_iter().map(|lane| (lane.session, lane)).collect();
         for session in wanted {
             match found.get(session) {
                 None => findings.insert(Finding::LaneMissing(*session)),
-                Some(lane) if lane.up.is_none() || lane.down.is_none() => findings.insert(Finding::LaneExpired(*session)),
+                Some(lane) if lane.up.is_none() || lane.down.is_none() => {
+                    findings.insert(Finding::LaneExpired(*session))
+                }
                 Some(lane) if [lane.up, lane.down].into_iter().flatten().any(|left| left > crate::LONGEST) => {
                     findings.insert(Finding::LaneEndless(*session))
                 }

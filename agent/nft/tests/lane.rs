@@ -55,7 +55,9 @@ fn a_tcp_lane_passes_its_tuple_and_nothing_else() {
 
     count_strangers(&lab.device);
     let mut denied = 0;
-    for (to, port) in [(OVERLAY, 80), (DEVICE, PORT), (NEIGHBOUR, PORT), (GATEWAY, PORT), (Ipv4Addr::new(10, 9, 8, 7), PORT)] {
+    for (to, port) in
+        [(OVERLAY, 80), (DEVICE, PORT), (NEIGHBOUR, PORT), (GATEWAY, PORT), (Ipv4Addr::new(10, 9, 8, 7), PORT)]
+    {
         assert_eq!(tcp(&lab.engineer, ENGINEER, to, port), Outcome::Reset, "{to}:{port}");
         denied += 1;
     }

@@ -48,7 +48,8 @@ fn the_listing_loads_as_it_stands() {
     let text = lab.exec("nft list table inet thinlane");
     nft.remove().expect("remove");
     // This version of nft does not read the interval that it prints for maps.
-    let text: String = text.lines().filter(|line| !line.contains("gc-interval")).map(|line| format!("{line}\n")).collect();
+    let text: String =
+        text.lines().filter(|line| !line.contains("gc-interval")).map(|line| format!("{line}\n")).collect();
     lab.nft(&text);
 }
 
@@ -62,8 +63,10 @@ fn tables(namespace: &Namespace) -> Vec<String> {
 #[test]
 fn other_tables_stay_whatever_happens_to_ours() {
     let lab = Namespace::new("foreign");
-    lab.nft("table inet fw4 {\n chain forward {\n type filter hook forward priority 0; policy accept; counter\n }\n }\n
-             table ip thinlane {\n chain mine {\n counter\n }\n }\n");
+    lab.nft(
+        "table inet fw4 {\n chain forward {\n type filter hook forward priority 0; policy accept; counter\n }\n }\n
+             table ip thinlane {\n chain mine {\n counter\n }\n }\n",
+    );
     let before = (lab.exec("nft list table inet fw4"), lab.exec("nft list table ip thinlane"));
     let mut nft = lab.open();
     nft.remove().expect("there is nothing to remove");
@@ -99,7 +102,7 @@ fn what_others_change_is_found() {
     let lab = Namespace::new("drift");
     let mut nft = lab.open();
     let lanes = [limited(Protocol::Tcp)];
-    let mut install = |nft: &mut Nft| {
+    let install = |nft: &mut Nft| {
         nft.install_base(&config(), &lanes).expect("the base");
         assert_eq!(nft.verify(&config(), &lanes).expect("verify").findings, []);
     };
@@ -121,7 +124,7 @@ fn what_others_change_is_found() {
             Finding::LaneEndless(session(1)),
         ),
         (
-            format!("add element inet thinlane up {{ \"tl0\" . 198.19.0.9 timeout 9s : accept }}"),
+            text("add element inet thinlane up { \"tl0\" . 198.19.0.9 timeout 9s : accept }"),
             Finding::ElementsChanged(text("up")),
         ),
         (text("delete table inet thinlane"), Finding::TableMissing),
@@ -175,7 +178,10 @@ fn refused_packets_are_logged_with_their_session() {
     assert_eq!((packet.protocol, packet.destination_port, packet.length), (6, Some(80), 60));
     assert_eq!(udp(&lab.device, DEVICE, ENGINEER, 53), Outcome::Silence);
     let packet = next();
-    assert_eq!((packet.session, packet.direction, packet.destination_port), (Some(session(1)), Direction::Down, Some(53)));
+    assert_eq!(
+        (packet.session, packet.direction, packet.destination_port),
+        (Some(session(1)), Direction::Down, Some(53))
+    );
     assert_eq!(udp(&lab.engineer, OTHER_ENGINEER, OVERLAY, PORT), Outcome::Silence);
     let packet = next();
     assert_eq!((packet.session, packet.source), (None, OTHER_ENGINEER.into()));
@@ -214,8 +220,10 @@ fn the_lan_stays_as_closed_as_it_was_when_the_agent_switched_forwarding_on() {
     let mut nft = lab.router.open();
     let guarded = BaseConfig { guard_lan_forwarding: true, ..config() };
     nft.install_base(&guarded, &[lane(Protocol::Udp)]).expect("the base");
-    lab.router.nft("table inet sent {\n counter to-wan { }\n chain out {\n type filter hook postrouting priority 0; policy accept;
-        oifname \"wan0\" udp dport 9 counter name \"to-wan\"\n }\n }\n");
+    lab.router.nft(
+        "table inet sent {\n counter to-wan { }\n chain out {\n type filter hook postrouting priority 0; policy accept;
+        oifname \"wan0\" udp dport 9 counter name \"to-wan\"\n }\n }\n",
+    );
     let sent = || lab.router.exec("nft list counter inet sent to-wan").contains("packets 5");
     let send = || {
         lab.device.within(|| {

@@ -104,7 +104,8 @@ pub struct Lab {
 
 impl Lab {
     pub fn new() -> Self {
-        let lab = Self { engineer: Namespace::new("eng"), router: Namespace::new("rtr"), device: Namespace::new("dev") };
+        let lab =
+            Self { engineer: Namespace::new("eng"), router: Namespace::new("rtr"), device: Namespace::new("dev") };
         let (eng, rtr, dev) = (&lab.engineer, &lab.router, &lab.device);
         eng.ip(&format!("link add wg0 type veth peer name tl0 netns {}", rtr.name));
         rtr.ip(&format!("link add lan0 type veth peer name eth0 netns {}", dev.name));
