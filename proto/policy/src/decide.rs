@@ -87,7 +87,13 @@ impl Decision {
 
     /// A deny that no rule took, because something stands before every rule.
     pub fn deny(reason: String, next: String) -> Self {
-        Self { verdict: Verdict::Deny, rules: Vec::new(), obligations: Obligations::default(), reasons: vec![reason], next }
+        Self {
+            verdict: Verdict::Deny,
+            rules: Vec::new(),
+            obligations: Obligations::default(),
+            reasons: vec![reason],
+            next,
+        }
     }
 }
 
@@ -134,22 +140,14 @@ fn permitted(
     let mut needs = Vec::new();
     let mut time = granted(asked, permit.max, task);
     if permit.approvals > 0 {
-        needs.push(Need {
-            rule: permit.id.clone(),
-            approvals: permit.approvals,
-            roles: permit.approver_roles.clone(),
-        });
+        needs.push(Need { rule: permit.id.clone(), approvals: permit.approvals, roles: permit.approver_roles.clone() });
     }
     for rule in policy.requires.iter().filter(|rule| rule.when.mismatch(ask).is_none()) {
         rules.push(rule.id.clone());
         reasons.push(format!("{} adds to it{}", rule.id, because(&rule.when)));
         time = time.min(rule.max.unwrap_or(time));
         if rule.approvals > 0 {
-            needs.push(Need {
-                rule: rule.id.clone(),
-                approvals: rule.approvals,
-                roles: rule.approver_roles.clone(),
-            });
+            needs.push(Need { rule: rule.id.clone(), approvals: rule.approvals, roles: rule.approver_roles.clone() });
         }
     }
     if time < asked {
@@ -174,7 +172,10 @@ fn unmatched(policy: &Policy, ask: &Ask<'_>, inputs: String) -> Decision {
     let mut reasons = vec![inputs, "no rule permits it".to_owned()];
     let misses: Vec<(&RuleId, Mismatch)> =
         policy.permits.iter().filter_map(|rule| Some((&rule.id, rule.when.mismatch(ask)?))).collect();
-    let near = misses.iter().filter(|(_, miss)| miss.key != "task").chain(misses.iter().filter(|(_, miss)| miss.key == "task"));
+    let near = misses
+        .iter()
+        .filter(|(_, miss)| miss.key != "task")
+        .chain(misses.iter().filter(|(_, miss)| miss.key == "task"));
     reasons.extend(near.take(SHOWN).map(|(id, miss)| {
         format!("{id} does not match: {} is {}, the rule wants {}", miss.key, miss.found, miss.wanted)
     }));

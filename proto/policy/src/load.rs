@@ -38,7 +38,7 @@ pub(crate) fn load<N: AsRef<str>, T: AsRef<str>>(files: &[(N, T)]) -> Result<Pol
     for (name, text) in files {
         match parse(name.as_ref(), text.as_ref()) {
             Ok(file) => parsed.push((Place { file: name.as_ref(), text: text.as_ref() }, file)),
-            Err(error) => errors.push(error),
+            Err(error) => errors.push(*error),
         }
     }
     // Tasks of a file that does not parse are unknown; complaints about them would hide the cause.
@@ -55,15 +55,15 @@ pub(crate) fn load<N: AsRef<str>, T: AsRef<str>>(files: &[(N, T)]) -> Result<Pol
     build.finish()
 }
 
-fn parse(file: &str, text: &str) -> Result<raw::File, PolicyError> {
+fn parse(file: &str, text: &str) -> Result<raw::File, Box<PolicyError>> {
     let whole = |problem| PolicyError { file: file.to_owned(), line: 0, key: String::new(), problem };
     if text.len() > MOST_BYTES {
-        return Err(whole(Problem::TooMany { what: "bytes in a policy file", most: MOST_BYTES }));
+        return Err(Box::new(whole(Problem::TooMany { what: "bytes in a policy file", most: MOST_BYTES })));
     }
     toml::from_str(text).map_err(|error| {
         let at = Place { file, text };
         let line = error.span().map_or(0, |span| at.line(&span));
-        PolicyError { line, ..whole(Problem::Toml(error.message().to_owned())) }
+        Box::new(PolicyError { line, ..whole(Problem::Toml(error.message().to_owned())) })
     })
 }
 
@@ -168,8 +168,7 @@ impl Build {
         if let Some(raw) = &raw.limits {
             let most = i64::from(u32::MAX);
             let pps = raw.packets_per_second.as_ref();
-            limits.packets_per_second =
-                pps.and_then(|n| self.number(spot, "limits.packets_per_second", n, 1, most));
+            limits.packets_per_second = pps.and_then(|n| self.number(spot, "limits.packets_per_second", n, 1, most));
             limits.connections =
                 raw.connections.as_ref().and_then(|n| self.number(spot, "limits.connections", n, 1, most));
         }
@@ -192,7 +191,12 @@ impl Build {
             return Some(value);
         }
         let allowed = format!("{least} to {most}");
-        self.error(spot, key, &number.span(), Problem::Value { kind: "out of range", found: value.to_string(), allowed });
+        self.error(
+            spot,
+            key,
+            &number.span(),
+            Problem::Value { kind: "out of range", found: value.to_string(), allowed },
+        );
         None
     }
 
@@ -215,7 +219,8 @@ impl Build {
             let spot = Spot { place, what: format!("permit {}", short(raw.id.get_ref())) };
             let Some((id, when)) = self.head(&spot, &raw.id, &raw.when()) else { continue };
             let max = self.span(&spot, "max", raw.max.as_ref());
-            let approvals = raw.approvals.as_ref().map_or(Some(1), |n| self.number(&spot, "approvals", n, 0, MOST_APPROVALS));
+            let approvals =
+                raw.approvals.as_ref().map_or(Some(1), |n| self.number(&spot, "approvals", n, 0, MOST_APPROVALS));
             let roles = self.approvers(&spot, raw.approver_role.as_ref());
             if let (Some(max), Some(approvals), Some(approver_roles)) = (max, approvals, roles) {
                 self.permits.push(Permit { id, when, max, approvals, approver_roles });
@@ -353,7 +358,12 @@ impl Build {
     }
 }
 
-fn hash(tasks: &BTreeMap<TaskName, TaskProfile>, permits: &[Permit], requires: &[Require], forbids: &[Forbid]) -> String {
+fn hash(
+    tasks: &BTreeMap<TaskName, TaskProfile>,
+    permits: &[Permit],
+    requires: &[Require],
+    forbids: &[Forbid],
+) -> String {
     #[derive(Serialize)]
     struct Content<'a> {
         form: u32,

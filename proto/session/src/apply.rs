@@ -5,9 +5,7 @@ use thinlane_wire::api::{RequestState, SessionState};
 
 use crate::event::Ended;
 use crate::record::Unextended;
-use crate::{
-    Agent, Approval, Certificate, Denial, Effect, Ending, Entry, Event, LockTarget, Request, Session, World,
-};
+use crate::{Agent, Approval, Certificate, Denial, Effect, Ending, Entry, Event, LockTarget, Request, Session, World};
 
 /// Certificates of one gateway that may log in at once: the current one, and its successor until it is used.
 const CERTIFICATES: usize = 2;

@@ -93,15 +93,37 @@ pub struct Closing {
 /// What happened outside the world and belongs in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Note {
-    LoggedIn { login: Login, address: String },
+    LoggedIn {
+        login: Login,
+        address: String,
+    },
     /// `login` as it was typed: perhaps nobody's.
-    LogInFailed { login: String, address: String, why: String },
-    LockedOut { login: Login, address: String, until: Wall },
-    LoggedOut { login: Login },
+    LogInFailed {
+        login: String,
+        address: String,
+        why: String,
+    },
+    LockedOut {
+        login: Login,
+        address: String,
+        until: Wall,
+    },
+    LoggedOut {
+        login: Login,
+    },
     /// Password and second factor are set.
-    SetUp { login: Login, address: String },
-    ControllerStarted { version: String },
-    Alarm { site: Option<SiteId>, kind: String, detail: String },
+    SetUp {
+        login: Login,
+        address: String,
+    },
+    ControllerStarted {
+        version: String,
+    },
+    Alarm {
+        site: Option<SiteId>,
+        kind: String,
+        detail: String,
+    },
 }
 
 /// One thing to do.
@@ -110,50 +132,124 @@ pub enum Command {
     // Admins.
     AddPerson(NewPerson),
     /// The password and second factor are void until a new set-up.
-    ResetPerson { login: Login },
+    ResetPerson {
+        login: Login,
+    },
 
     // Site technicians, admins; codes also ops.
-    AddSite { name: SiteName, endpoint: Option<Endpoint> },
+    AddSite {
+        name: SiteName,
+        endpoint: Option<Endpoint>,
+    },
     /// `code_hash`: SHA-256 in lower-case hexadecimal. An earlier unused code of the site is void.
-    IssueCode { site: SiteName, code_hash: String },
+    IssueCode {
+        site: SiteName,
+        code_hash: String,
+    },
     AddAsset(AssetSpec),
     /// All or none; each with its line for error messages.
     ImportAssets(Vec<(usize, AssetSpec)>),
-    RemoveAsset { asset: AssetName },
+    RemoveAsset {
+        asset: AssetName,
+    },
 
     // Requesters and approvers.
     CreateRequest(NewRequest),
-    WithdrawRequest { request: RequestId },
-    ApproveRequest { request: RequestId, note: Option<String> },
-    DenyRequest { request: RequestId, reason: String },
+    WithdrawRequest {
+        request: RequestId,
+    },
+    ApproveRequest {
+        request: RequestId,
+        note: Option<String>,
+    },
+    DenyRequest {
+        request: RequestId,
+        reason: String,
+    },
 
     // Own sessions.
-    Activate { request: RequestId, engineer_key: PublicKey, native: bool, clock: AgentClock },
-    Extend { session: SessionId, seconds: u64, reason: String },
-    Release { session: SessionId },
+    Activate {
+        request: RequestId,
+        engineer_key: PublicKey,
+        native: bool,
+        clock: AgentClock,
+    },
+    Extend {
+        session: SessionId,
+        seconds: u64,
+        reason: String,
+    },
+    Release {
+        session: SessionId,
+    },
 
     // Ops and admins.
-    Kill { session: SessionId, reason: String },
-    Lock { target: LockTarget, time: Option<Span>, reason: String },
+    Kill {
+        session: SessionId,
+        reason: String,
+    },
+    Lock {
+        target: LockTarget,
+        time: Option<Span>,
+        reason: String,
+    },
     /// Also unfreezes a site.
-    Unlock { target: LockTarget },
+    Unlock {
+        target: LockTarget,
+    },
 
     // Gateways; `Enrol` is the controller's own, for a gateway that is nobody yet.
-    Enrol { code_hash: String, certificate: Certificate, version: String },
-    Renew { certificate: Certificate },
-    Hello { boot: BootId, version: String, backend: Option<String> },
-    Status { isolated: bool, why_not_ready: Option<String>, backend: Option<String> },
-    Armed { session: SessionId, serial: u64, gateway_key: PublicKey, deadline: Boot, backend: String },
-    Refuse { session: SessionId, serial: u64, reason: RefuseReason, detail: String },
+    Enrol {
+        code_hash: String,
+        certificate: Certificate,
+        version: String,
+    },
+    Renew {
+        certificate: Certificate,
+    },
+    Hello {
+        boot: BootId,
+        version: String,
+        backend: Option<String>,
+    },
+    Status {
+        isolated: bool,
+        why_not_ready: Option<String>,
+        backend: Option<String>,
+    },
+    Armed {
+        session: SessionId,
+        serial: u64,
+        gateway_key: PublicKey,
+        deadline: Boot,
+        backend: String,
+    },
+    Refuse {
+        session: SessionId,
+        serial: u64,
+        reason: RefuseReason,
+        detail: String,
+    },
     Close(Closing),
-    AgentAlarm { number: u64, boot: BootId, kind: String, detail: String },
+    AgentAlarm {
+        number: u64,
+        boot: BootId,
+        kind: String,
+        detail: String,
+    },
 
     // The controller itself.
     /// The policy of the context is in force from now on, or is invalid.
     PolicyChanged,
-    FreezeSite { site: SiteId, reason: String },
+    FreezeSite {
+        site: SiteId,
+        reason: String,
+    },
     /// An armed answer that can no longer come, or a grant that cannot be sent: gives up before the timeout.
-    GiveUp { session: SessionId, detail: String },
+    GiveUp {
+        session: SessionId,
+        detail: String,
+    },
     Note(Note),
 }
 
@@ -162,12 +258,18 @@ pub enum Command {
 pub enum Answer {
     Done,
     Site(SiteId),
-    Code { id: EnrolmentId, expires_at: Wall },
+    Code {
+        id: EnrolmentId,
+        expires_at: Wall,
+    },
     /// With their overlay addresses.
     Assets(Vec<(AssetName, Ipv4Addr)>),
     Request(RequestId),
     Session(SessionId),
-    Lock { id: LockId, sessions: Vec<SessionId> },
+    Lock {
+        id: LockId,
+        sessions: Vec<SessionId>,
+    },
 }
 
 impl Command {

@@ -2,31 +2,58 @@
 
 use std::collections::BTreeMap;
 
-use thinlane_model::{
-    Boot, Counters, EndReason, Grant, Login, PublicKey, RequestId, SessionId, SiteId, Wall,
-};
+use thinlane_model::{Boot, Counters, EndReason, Grant, Login, PublicKey, RequestId, SessionId, SiteId, Wall};
 
 /// One thing to do once the events are committed. The executor decides nothing; all of these may be repeated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Send the gateway what [`crate::World::desired`] says, if it is connected.
-    Push { site: SiteId },
+    Push {
+        site: SiteId,
+    },
     /// Forward this session's datagrams until a moment of this machine's boot clock.
-    RelayOpen { session: SessionId, engineer: PublicKey, gateway: Option<PublicKey>, until: Boot },
-    RelaySetGateway { session: SessionId, gateway: PublicKey },
+    RelayOpen {
+        session: SessionId,
+        engineer: PublicKey,
+        gateway: Option<PublicKey>,
+        until: Boot,
+    },
+    RelaySetGateway {
+        session: SessionId,
+        gateway: PublicKey,
+    },
     /// Also earlier than before, where an extension was refused.
-    RelayExtend { session: SessionId, until: Boot },
+    RelayExtend {
+        session: SessionId,
+        until: Boot,
+    },
     /// Comes before the `Push` that tells the gateway.
-    RelayClose { session: SessionId },
+    RelayClose {
+        session: SessionId,
+    },
     /// Close this gateway's connections: frozen, enrolled anew, or renewed away.
-    DropAgent { site: SiteId },
+    DropAgent {
+        site: SiteId,
+    },
     /// End this person's API tokens.
-    LogOut { login: Login },
+    LogOut {
+        login: Login,
+    },
     /// Something changed that somebody may be waiting for or looking at.
-    SessionChanged { session: SessionId },
-    RequestChanged { request: RequestId },
-    SiteChanged { site: SiteId },
-    Alarm { site: Option<SiteId>, kind: String, detail: String },
+    SessionChanged {
+        session: SessionId,
+    },
+    RequestChanged {
+        request: RequestId,
+    },
+    SiteChanged {
+        site: SiteId,
+    },
+    Alarm {
+        site: Option<SiteId>,
+        kind: String,
+        detail: String,
+    },
 }
 
 /// What should be open at a site: level-triggered, the same until `generation` rises.

@@ -60,7 +60,9 @@ pub use command::{AgentClock, Answer, AssetSpec, Closing, Command, LockTarget, N
 pub use effect::{Desired, Effect, Observation};
 pub use event::{Ended, Event, LapseReason};
 pub use pool::{Pool, PoolError, Pools};
-pub use record::{Agent, Approval, Asset, Certificate, Denial, Ending, Enrolment, Lock, Person, Request, Session, Site};
+pub use record::{
+    Agent, Approval, Asset, Certificate, Denial, Ending, Enrolment, Lock, Person, Request, Session, Site,
+};
 pub use refusal::{Refusal, Refused};
 pub use rows::{RowError, RowKey, RowKind};
 pub use world::{Context, Decided, World};

@@ -117,7 +117,9 @@ impl Refusal {
             AccountEnded { .. } => "ask an admin".to_owned(),
             Isolated { site } => format!("ask the site's technician to run `thinlane-agent isolate off` at {site}"),
             Frozen { site, .. } => format!("find the second gateway, then `thinlane unlock site {site}`"),
-            NotEnrolled { site } => format!("`thinlane site token {site}`, then `thinlane-agent enroll` on the gateway"),
+            NotEnrolled { site } => {
+                format!("`thinlane site token {site}`, then `thinlane-agent enroll` on the gateway")
+            }
             NotReady { .. } => "`thinlane-agent status` on the gateway says more".to_owned(),
             OtherBoot { .. } => "try again".to_owned(),
             Unknown { kind: "request", .. } => "`thinlane request ls`".to_owned(),

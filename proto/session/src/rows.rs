@@ -112,7 +112,9 @@ impl World {
             kind: RowKind,
             map: impl IntoIterator<Item = (K, V)> + 'a,
         ) -> Box<dyn Iterator<Item = (RowKey, Value)> + 'a> {
-            Box::new(map.into_iter().filter_map(move |(id, it)| Some((RowKey { kind, id: id.to_string() }, json(&it)?))))
+            Box::new(
+                map.into_iter().filter_map(move |(id, it)| Some((RowKey { kind, id: id.to_string() }, json(&it)?))),
+            )
         }
         all(RowKind::User, &self.people)
             .chain(all(RowKind::Site, &self.sites))

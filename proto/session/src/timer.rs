@@ -83,7 +83,8 @@ impl World {
         match timer {
             Timer::Request(id) => {
                 let request = self.requests.get(&id)?;
-                let why = if request.state == RequestState::Approved { LapseReason::Unused } else { LapseReason::Undecided };
+                let why =
+                    if request.state == RequestState::Approved { LapseReason::Unused } else { LapseReason::Undecided };
                 Some(Event::RequestLapsed { request: id, user: request.user.clone(), why })
             }
             Timer::Lock(id) => {

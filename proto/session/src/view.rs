@@ -154,22 +154,21 @@ impl World {
 
     /// The request that a pasted id, or enough of its beginning, names.
     pub fn find_request(&self, text: &str) -> Result<RequestId, Refusal> {
-        find("request", RequestId::PREFIX, text, |from| self.requests.range(from..).map(|(id, _)| *id).take(2).collect())
+        find("request", RequestId::PREFIX, text, |from| {
+            self.requests.range(from..).map(|(id, _)| *id).take(2).collect()
+        })
     }
 
     /// The session that a pasted id, or enough of its beginning, names.
     pub fn find_session(&self, text: &str) -> Result<SessionId, Refusal> {
-        find("session", SessionId::PREFIX, text, |from| self.sessions.range(from..).map(|(id, _)| *id).take(2).collect())
+        find("session", SessionId::PREFIX, text, |from| {
+            self.sessions.range(from..).map(|(id, _)| *id).take(2).collect()
+        })
     }
 }
 
 /// Ids sort as their letters do, so all that share a beginning stand together.
-fn find<T>(
-    kind: &'static str,
-    prefix: &str,
-    text: &str,
-    from: impl Fn(T) -> Vec<T>,
-) -> Result<T, Refusal>
+fn find<T>(kind: &'static str, prefix: &str, text: &str, from: impl Fn(T) -> Vec<T>) -> Result<T, Refusal>
 where
     T: std::str::FromStr<Err = IdError> + ToString + Copy,
 {

@@ -160,19 +160,22 @@ impl World {
             return false;
         }
         let old = self.observed.entry(id).or_default();
-        let counters = |one: Counters, other: Counters| Counters {
-            up_packets: one.up_packets.max(other.up_packets),
-            up_bytes: one.up_bytes.max(other.up_bytes),
-            down_packets: one.down_packets.max(other.down_packets),
-            down_bytes: one.down_bytes.max(other.down_bytes),
-            denied_packets: one.denied_packets.max(other.denied_packets),
-            spoofed_packets: one.spoofed_packets.max(other.spoofed_packets),
-        };
-        old.counters = counters(old.counters, crate::decide::bounded(seen.counters));
+        old.counters = larger(old.counters, crate::decide::bounded(seen.counters));
         old.last_handshake_at = old.last_handshake_at.max(seen.last_handshake_at);
         old.endpoint = seen.endpoint.or(old.endpoint.take());
         old.merged = seen.merged;
         true
+    }
+}
+
+fn larger(one: Counters, other: Counters) -> Counters {
+    Counters {
+        up_packets: one.up_packets.max(other.up_packets),
+        up_bytes: one.up_bytes.max(other.up_bytes),
+        down_packets: one.down_packets.max(other.down_packets),
+        down_bytes: one.down_bytes.max(other.down_bytes),
+        denied_packets: one.denied_packets.max(other.denied_packets),
+        spoofed_packets: one.spoofed_packets.max(other.spoofed_packets),
     }
 }
 

@@ -31,7 +31,8 @@ impl<'a> Deciding<'a, '_> {
 
     fn fresh_certificate(&self, certificate: &Certificate) -> Result<(), Refusal> {
         let serial = &certificate.serial;
-        let hex = (1..=64).contains(&serial.len()) && serial.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let hex =
+            (1..=64).contains(&serial.len()) && serial.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         if hex && !self.world.index.certificates.contains_key(serial) {
             return Ok(());
         }
@@ -133,7 +134,11 @@ impl<'a> Deciding<'a, '_> {
         }
         let mut events = vec![Event::SessionActive { session: id, gateway_key, backend: cut(&backend, 32) }];
         if deadline > session.deadline {
-            let detail = format!("{id} was armed until {} ms, granted until {} ms", deadline.0.min(super::MOST), session.deadline.0);
+            let detail = format!(
+                "{id} was armed until {} ms, granted until {} ms",
+                deadline.0.min(super::MOST),
+                session.deadline.0
+            );
             events.push(alarm(session.site, "deadline", detail));
         }
         done(events)
@@ -153,7 +158,9 @@ impl<'a> Deciding<'a, '_> {
         let refused = Event::GrantRefused { session: id, site: session.site, serial, reason, detail };
         let ended = match session.state {
             // It says that it does not have the lane: there is no closing record to wait for.
-            SessionState::Arming | SessionState::Active => self.world.ended_without_record(session, EndReason::Failed, Some(why)),
+            SessionState::Arming | SessionState::Active => {
+                self.world.ended_without_record(session, EndReason::Failed, Some(why))
+            }
             SessionState::Ending | SessionState::Ended => return done(Vec::new()),
         };
         done(vec![refused, ended])

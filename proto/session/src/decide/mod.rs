@@ -13,7 +13,9 @@ pub(crate) use requests::missing;
 use thinlane_model::{Counters, Login, Role, Span, Wall};
 use thinlane_policy::{Ask, AssetFacts, Policy, PolicyState};
 
-use crate::{Actor, Answer, Asset, Command, Context, Decided, Event, LockTarget, Note, Person, Refusal, Refused, World};
+use crate::{
+    Actor, Answer, Asset, Command, Context, Decided, Event, LockTarget, Note, Person, Refusal, Refused, World,
+};
 
 /// The largest integer that every JSON reader takes exactly.
 const MOST: u64 = (1 << 53) - 1;
@@ -160,9 +162,10 @@ impl<'a> Deciding<'a, '_> {
     fn note(&mut self, note: Note) -> Outcome {
         let allowed = match (&note, self.actor) {
             (_, Actor::System) => true,
-            (Note::LoggedIn { login, .. } | Note::LoggedOut { login } | Note::SetUp { login, .. }, Actor::Person(actor)) => {
-                login == actor
-            }
+            (
+                Note::LoggedIn { login, .. } | Note::LoggedOut { login } | Note::SetUp { login, .. },
+                Actor::Person(actor),
+            ) => login == actor,
             _ => false,
         };
         if !allowed {
@@ -184,12 +187,9 @@ impl<'a> Deciding<'a, '_> {
                 Event::UserSetUp { login, address: cut(&address, MOST_DETAIL) }
             }
             Note::ControllerStarted { version } => Event::ControllerStarted { version: cut(&version, MOST_DETAIL) },
-            Note::Alarm { site, kind, detail } => Event::AlarmRaised {
-                site,
-                alarm: cut(&kind, 64),
-                detail: cut(&detail, MOST_DETAIL),
-                number: None,
-            },
+            Note::Alarm { site, kind, detail } => {
+                Event::AlarmRaised { site, alarm: cut(&kind, 64), detail: cut(&detail, MOST_DETAIL), number: None }
+            }
         }])
     }
 }
@@ -209,11 +209,9 @@ impl World {
     pub(crate) fn not_locked(&self, target: LockTarget) -> Result<(), Refusal> {
         match self.lock_of(&target) {
             None => Ok(()),
-            Some(lock) => Err(Refusal::Locked {
-                target: target.to_string(),
-                reason: lock.reason.clone(),
-                until: lock.until,
-            }),
+            Some(lock) => {
+                Err(Refusal::Locked { target: target.to_string(), reason: lock.reason.clone(), until: lock.until })
+            }
         }
     }
 

@@ -7,9 +7,7 @@ use thinlane_wire::api::{RequestState, SessionState};
 use super::requests::{names, not_open, unmet};
 use super::{Deciding, MOST, OPS, Outcome, done, text, unknown};
 use crate::timer::ARMING;
-use crate::{
-    AgentClock, Answer, Approval, Asset, Decided, Event, Person, Refusal, Request, Session, Site, World,
-};
+use crate::{AgentClock, Answer, Approval, Asset, Decided, Event, Person, Refusal, Request, Session, Site, World};
 
 /// Live sessions of one site.
 pub(crate) const MOST_LIVE: usize = 64;
@@ -73,13 +71,7 @@ impl<'a> Deciding<'a, '_> {
     }
 
     /// What the policy in force says now; a deny, or a need that the approvals given do not meet, refuses.
-    fn decide_again(
-        &self,
-        person: &Person,
-        asset: &Asset,
-        request: &Request,
-        time: Span,
-    ) -> Result<Decision, Refusal> {
+    fn decide_again(&self, person: &Person, asset: &Asset, request: &Request, time: Span) -> Result<Decision, Refusal> {
         let policy = self.policy()?;
         let decision = policy.decide(&World::ask(person, asset, &request.task, Some(time), self.now()));
         if !decision.is_permit() {
@@ -88,7 +80,8 @@ impl<'a> Deciding<'a, '_> {
         let approvals: Vec<&Approval> = request.approvals.iter().collect();
         if let Some(need) = unmet(&decision.obligations.needs, &approvals) {
             let roles = names(&need.roles);
-            let reason = format!("{} now asks for {} approvals by {roles}, which are not there", need.rule, need.approvals);
+            let reason =
+                format!("{} now asks for {} approvals by {roles}, which are not there", need.rule, need.approvals);
             return Err(Refusal::PolicyDenied { reasons: vec![reason], next: "make a new request".to_owned() });
         }
         Ok(decision)
