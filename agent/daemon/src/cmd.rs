@@ -1,5 +1,7 @@
 //! The commands, one module each.
 
+pub mod check;
+pub mod cleanup;
 pub mod enroll;
 pub mod isolate;
 pub mod manual;

@@ -52,7 +52,7 @@ impl Dirs {
         self.run.join("agent.sock")
     }
 
-    /// Open lanes and ended sessions.
+    /// Open lanes, ended sessions, and reports that the controller has not acknowledged.
     pub fn state(&self) -> PathBuf {
         self.run.join("state.json")
     }
@@ -62,9 +62,9 @@ impl Dirs {
         self.run.join("lanes.key")
     }
 
-    /// Signed closing records and alarms that the controller has not acknowledged.
-    pub fn spool(&self) -> PathBuf {
-        self.run.join("spool.json")
+    /// Lanes that may have left something in the kernel.
+    pub fn traces(&self) -> PathBuf {
+        self.run.join("traces.json")
     }
 
     /// Forwarding switches as they were before the agent touched them.
@@ -77,21 +77,15 @@ impl Dirs {
         self.run.join("intent.json")
     }
 
-    /// The number of the last connection of this boot.
-    pub fn connection(&self) -> PathBuf {
-        self.run.join("connection.json")
-    }
-
     /// Every file that the agent makes in `run`.
-    pub fn run_files(&self) -> [PathBuf; 8] {
+    pub fn run_files(&self) -> [PathBuf; 7] {
         [
             self.socket(),
             self.state(),
             self.lane_keys(),
-            self.spool(),
+            self.traces(),
             self.forwarding(),
             self.intent(),
-            self.connection(),
             self.lock(),
         ]
     }

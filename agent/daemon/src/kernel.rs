@@ -18,6 +18,7 @@ use crate::clock;
 use crate::config::Iface;
 use crate::files::{self, Dirs};
 use crate::forwarding::{self, Forwarding};
+use crate::traces::Traces;
 use crate::vault::Vault;
 
 /// The userspace device's interface.
@@ -42,6 +43,8 @@ pub struct Intent {
     pub nflog_group: u16,
     pub mss: u16,
     pub interface: String,
+    /// The UDP port that peers are told; 0: any.
+    pub listen: u16,
 }
 
 impl Intent {
@@ -88,6 +91,9 @@ pub struct Kernel {
     device: Option<Userspace>,
     forwarding: Forwarding,
     vault: Vault,
+    traces: Traces,
+    /// Lanes in the table, with the deadlines that they have by now.
+    standing: BTreeMap<SessionId, Grant>,
     /// LAN interfaces from the configuration; empty: each asset's is looked up.
     configured: Vec<Iface>,
     intent: Intent,
@@ -107,6 +113,7 @@ impl Kernel {
             nflog_group: NFLOG_GROUP,
             mss: MSS,
             interface: INTERFACE.to_owned(),
+            listen: 0,
         };
         Ok(Self {
             dirs: dirs.clone(),
@@ -115,6 +122,8 @@ impl Kernel {
             device: None,
             forwarding,
             vault: Vault::load(dirs.lane_keys())?,
+            traces: Traces::load(dirs.traces())?,
+            standing: BTreeMap::new(),
             configured: configured.to_vec(),
             intent,
         })
@@ -138,8 +147,19 @@ impl Kernel {
         Ok(())
     }
 
-    /// Puts the base in force, with these lanes and no other.
-    pub fn install_base(&mut self, lanes: &[thinlane_nft::Lane]) -> anyhow::Result<()> {
+    /// Puts the base in force with no lane in it, and clears what earlier lanes left beside it.
+    pub fn rebuild_base(&mut self) -> anyhow::Result<()> {
+        self.standing.clear();
+        self.install_base()?;
+        for (session, tuple) in self.traces.all() {
+            self.link.remove_route(INTERFACE, tuple.engineer)?;
+            self.nft.drop_flows(&tuple)?;
+            self.traces.remove(session)?;
+        }
+        Ok(())
+    }
+
+    fn install_base(&mut self) -> anyhow::Result<()> {
         for iface in self.configured.iter().map(Iface::as_str) {
             if self.link.interface(iface)?.is_none() {
                 bail!("there is no LAN interface {iface}");
@@ -148,7 +168,8 @@ impl Kernel {
         let lan = self.intent.lan.clone();
         self.intent.guard_lan_forwarding = self.forwarding.guards(lan.iter().map(String::as_str));
         self.intent.store(&self.dirs)?;
-        self.nft.install_base(&self.intent.base(), lanes).context("cannot install the table")?;
+        let lanes = standing(self.standing.values());
+        self.nft.install_base(&self.intent.base(), &lanes).context("cannot install the table")?;
         // Only behind the guard.
         for iface in &lan {
             self.forwarding.enable(iface)?;
@@ -158,6 +179,8 @@ impl Kernel {
 
     /// Makes the interface, with nothing behind it yet.
     pub fn start_device(&mut self, port: u16, events: Box<dyn FnMut(Event) + Send>) -> anyhow::Result<()> {
+        self.intent.listen = port;
+        self.intent.store(&self.dirs)?;
         let mut config = UserspaceConfig::new(INTERFACE, ALIAS);
         config.listen = SocketAddr::from(([0, 0, 0, 0], port));
         config.events = Some(events);
@@ -179,12 +202,16 @@ impl Kernel {
     }
 
     /// Makes this end's keys of a session, in `/run` alone, or finds those that were made before.
+    ///
+    /// Fails where no preshared key is given or kept.
     pub fn make_keys(&mut self, session: SessionId, preshared: Option<&Secret>) -> anyhow::Result<PublicKey> {
+        let kept = || self.vault.keys(session).is_some_and(|keys| keys.preshared.is_some());
+        anyhow::ensure!(preshared.is_some() || kept(), "the lane's preshared key is missing");
         self.vault.make(session, preshared)
     }
 
     /// Lets a lane's peer in; the device itself judges every packet by tuple and deadline.
-    pub fn open_device(&mut self, grant: &Grant, endpoint: Option<SocketAddr>) -> anyhow::Result<()> {
+    pub fn open_device(&mut self, grant: &Grant, endpoint: Option<SocketAddr>, initiate: bool) -> anyhow::Result<()> {
         let keys = self.vault.keys(grant.session).context("the lane's keys are gone")?;
         let spec = LaneSpec {
             session: grant.session,
@@ -193,10 +220,15 @@ impl Kernel {
             preshared: keys.preshared,
             endpoint,
             keepalive: grant.relay.is_some().then_some(KEEPALIVE),
-            initiate: grant.relay.is_some() || endpoint.is_some(),
+            initiate,
             role: LaneRole::Gateway { tuple: grant.tuple, deadline: grant.deadline },
         };
-        Ok(self.device()?.open(spec)?)
+        let device = self.device()?;
+        if device.interface(grant.session).is_some() {
+            // Opened twice is opened once, with the newer words.
+            device.close(grant.session)?;
+        }
+        Ok(device.open(spec)?)
     }
 
     /// Where the peer is to be looked for.
@@ -205,21 +237,25 @@ impl Kernel {
     }
 
     /// Leads the engineer's address to the device.
-    pub fn add_route(&mut self, tuple: &Tuple) -> anyhow::Result<()> {
-        Ok(self.link.add_route(INTERFACE, tuple.engineer)?)
+    pub fn add_route(&mut self, grant: &Grant) -> anyhow::Result<()> {
+        self.traces.add(grant.session, &grant.tuple)?;
+        Ok(self.link.add_route(INTERFACE, grant.tuple.engineer)?)
     }
 
-    /// Opens the lane in the table, on a LAN that is known to it.
-    pub fn open_lane(&mut self, grant: &Grant, standing: &[thinlane_nft::Lane]) -> anyhow::Result<()> {
-        self.know_lan(grant.tuple.address, standing)?;
-        Ok(self.nft.open_lane(&lane(grant, remaining(grant.deadline)?))?)
+    /// Opens the lane in the table, on a LAN that is known to it; one that stands is opened anew.
+    pub fn open_lane(&mut self, grant: &Grant) -> anyhow::Result<()> {
+        let left = remaining(grant.deadline)?;
+        self.know_lan(grant.tuple.address)?;
+        self.close_lane(grant.session)?;
+        self.nft.open_lane(&lane(grant, left))?;
+        self.standing.insert(grant.session, grant.clone());
+        Ok(())
     }
 
     /// Checks that the asset is reached by a LAN interface that the table knows; learns it where none is configured.
-    fn know_lan(&mut self, address: Ipv4Addr, standing: &[thinlane_nft::Lane]) -> anyhow::Result<()> {
+    fn know_lan(&mut self, address: Ipv4Addr) -> anyhow::Result<()> {
         let reach = self.link.reach(address)?.ok_or_else(|| anyhow!("the gateway has no route to the asset"))?;
-        let known = self.intent.lan.contains(&reach.interface);
-        if known {
+        if self.intent.lan.contains(&reach.interface) {
             return Ok(());
         }
         if !self.configured.is_empty() {
@@ -229,12 +265,16 @@ impl Kernel {
             bail!("the asset's address leads to {}", reach.interface);
         }
         self.intent.lan.push(reach.interface);
-        self.install_base(standing)
+        self.install_base()
     }
 
     /// Moves a lane's end in the table, and reads the new end back.
     pub fn extend_lane(&mut self, session: SessionId, deadline: Boot) -> anyhow::Result<()> {
-        Ok(self.nft.extend_lane(session, remaining(deadline)?)?)
+        self.nft.extend_lane(session, remaining(deadline)?)?;
+        if let Some(grant) = self.standing.get_mut(&session) {
+            grant.deadline = deadline;
+        }
+        Ok(())
     }
 
     /// Moves a lane's end in the device.
@@ -254,6 +294,7 @@ impl Kernel {
 
     /// Closes the lane in the table; `None` where it was gone.
     pub fn close_lane(&mut self, session: SessionId) -> anyhow::Result<Option<LaneState>> {
+        self.standing.remove(&session);
         match self.nft.close_lane(session) {
             Ok(state) => Ok(Some(state)),
             Err(thinlane_nft::NftError::NoLane(_)) => Ok(None),
@@ -300,7 +341,10 @@ impl Kernel {
         if !self.nft.flows(tuple.engineer)?.is_empty() {
             left.push("connections");
         }
-        if left.is_empty() { Ok(()) } else { bail!("left: {}", left.join(", ")) }
+        if !left.is_empty() {
+            bail!("left: {}", left.join(", "));
+        }
+        self.traces.remove(session)
     }
 
     /// Reads back that a lane stands as asked: chain, elements, peer, route.
@@ -315,8 +359,8 @@ impl Kernel {
     }
 
     /// Removes every peer at once: after a flush nothing else keeps packets from passing.
-    pub fn remove_all_peers(&mut self) -> anyhow::Result<Vec<LaneReport>> {
-        Ok(self.device.as_mut().map(Device::close_all).unwrap_or_default())
+    pub fn remove_all_peers(&mut self) -> Vec<LaneReport> {
+        self.device.as_mut().map(Device::close_all).unwrap_or_default()
     }
 
     /// What every lane has carried.
@@ -324,9 +368,10 @@ impl Kernel {
         self.device.as_mut().map(Device::reports).unwrap_or_default()
     }
 
-    /// Compares table and routes with what is meant.
-    pub fn verify(&mut self, lanes: &[thinlane_nft::Lane]) -> anyhow::Result<Drift> {
-        Ok(self.nft.verify(&self.intent.base(), lanes)?)
+    /// Compares the table with what is meant.
+    pub fn verify(&mut self) -> anyhow::Result<Drift> {
+        let lanes = standing(self.standing.values());
+        Ok(self.nft.verify(&self.intent.base(), &lanes)?)
     }
 
     /// Chains of expired lanes that the kernel had not let go of.
@@ -346,7 +391,7 @@ impl Kernel {
         }))
     }
 
-    /// Removes everything: device, table, routes, switches, keys. Does all it can, then names what failed.
+    /// Removes everything: device, routes, connections, switches, table, keys. Does all it can, then names what failed.
     pub fn remove_everything(&mut self) -> anyhow::Result<()> {
         self.device = None;
         let mut failed = Vec::new();
@@ -355,6 +400,10 @@ impl Kernel {
                 failed.push(format!("{error:#}"));
             }
         };
+        for (session, tuple) in self.traces.all() {
+            note(self.drop_flows(&tuple).map(|_| ()));
+            note(self.traces.remove(session));
+        }
         // The switches first: without the table nothing would guard the LAN.
         note(self.forwarding.restore());
         note(self.nft.remove().context("cannot remove the table"));
@@ -383,7 +432,7 @@ fn remaining(deadline: Boot) -> anyhow::Result<Span> {
 }
 
 /// The lanes of these grants that have not ended yet.
-pub fn standing<'a>(grants: impl IntoIterator<Item = &'a Grant>) -> Vec<thinlane_nft::Lane> {
+fn standing<'a>(grants: impl IntoIterator<Item = &'a Grant>) -> Vec<thinlane_nft::Lane> {
     let now = clock::boot();
     let left = |grant: &'a Grant| Some(now.until(grant.deadline)).filter(|left| *left >= thinlane_nft::SHORTEST);
     let lanes: BTreeMap<SessionId, thinlane_nft::Lane> =

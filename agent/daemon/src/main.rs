@@ -14,6 +14,7 @@ mod clock;
 mod cmd;
 mod config;
 mod control;
+mod executor;
 mod failure;
 mod files;
 mod forwarding;
@@ -22,7 +23,9 @@ mod identity;
 mod kernel;
 mod logging;
 mod privilege;
+mod saved;
 mod tls;
+mod traces;
 mod vault;
 mod watch;
 mod witness;
@@ -61,6 +64,10 @@ struct Cli {
 enum Command {
     /// Makes this gateway's key and exchanges a one-time code for its certificate.
     Enroll(cmd::enroll::Enroll),
+    /// Proves from kernel state that nothing is open that should not be (exit code 7: something is).
+    Check(cmd::check::Check),
+    /// Removes everything that the agent ever made; the identity stays unless --forget.
+    Cleanup(cmd::cleanup::Cleanup),
     /// Shows the running agent, or checks it for a monitoring system.
     Status(cmd::status::StatusArgs),
     /// The site's own switch: closes every lane and lets none be opened; nothing remote can override it.
@@ -96,6 +103,8 @@ fn run(command: Command, dirs: &Dirs) -> Result<(), Failure> {
     match command {
         Command::Enroll(args) => cmd::enroll::enroll(&args, dirs),
         Command::Status(args) => cmd::status::status(&args, dirs),
+        Command::Check(args) => cmd::check::check(&args, dirs),
+        Command::Cleanup(args) => cmd::cleanup::cleanup(&args, dirs),
         Command::Isolate(args) => cmd::isolate::isolate(&args, dirs),
         Command::Completions { shell } => cmd::manual::completions(shell),
         Command::Man { out } => cmd::manual::man(&out),

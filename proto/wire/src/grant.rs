@@ -8,6 +8,7 @@ use data_encoding::BASE64;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use prost::Message;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use thinlane_model::{
     Boot, BootId, Endpoint, Grant, KeyId, Limits, PolicyRef, Protocol, PublicKey, Secret, SessionId, Span, Tuple,
 };
@@ -125,6 +126,16 @@ impl SignedGrant {
             signature: self.0.signature.clone(),
             preshared: Vec::new(),
         })
+    }
+
+    /// What tells these bytes from any others: body, key id and signature.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        for part in [&self.0.body, &self.0.key_id, &self.0.signature] {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        hash.finalize().into()
     }
 
     /// Whether a preshared key comes with it.

@@ -26,6 +26,7 @@ const CASES: &[Case] = &[
     ("t11_icmp_and_ipv6_carry_nothing", network::t11_icmp_and_ipv6_carry_nothing),
     ("t12_a_device_cannot_open_towards_the_engineer", network::t12_a_device_cannot_open_towards_the_engineer),
     ("t14_a_cloned_gateway_freezes_both_and_reconnects_do_not", site::t14_a_cloned_gateway_freezes_both),
+    ("t15_a_lane_survives_rebinding_loss_and_blackouts", network::t15_a_lane_survives_rebinding_loss_and_blackouts),
     ("t17_a_dead_controller_leaves_lanes_to_end_by_themselves", site::t17_a_dead_controller_leaves_lanes_to_end),
     ("t17_a_restored_old_database_is_noticed", site::t17_a_restored_old_database_is_noticed),
     ("t18_a_grant_beyond_the_ceiling_is_refused", site::t18_a_grant_beyond_the_ceiling_is_refused),

@@ -1,9 +1,18 @@
 //! `isolate`: the switch that the site itself holds.
 
-use clap::{Args, ValueEnum};
+use std::time::Duration;
 
-use crate::failure::Failure;
-use crate::files::Dirs;
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use thinlane_nft::Nft;
+
+use crate::clock;
+use crate::control::{self, Ask, AskError, Reply};
+use crate::failure::{Failure, exit};
+use crate::files::{self, Dirs};
+
+/// How long the daemon may take to close every lane.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Args)]
 pub struct IsolateArgs {
@@ -16,11 +25,97 @@ pub struct IsolateArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum What {
+    /// Closes every lane, and lets none be opened until it is switched off. Returns after the close.
     On,
+    /// Lets lanes be opened again.
     Off,
+    /// Tells whether the site is isolated; exit code 0: it is not, 3: it is.
     Status,
 }
 
-pub fn isolate(_args: &IsolateArgs, _dirs: &Dirs) -> Result<(), Failure> {
+pub fn isolate(args: &IsolateArgs, dirs: &Dirs) -> Result<(), Failure> {
+    let closed = match args.what {
+        What::Status => return told(is_isolated(dirs), args.json),
+        What::On => {
+            files::private_dir(&dirs.dir).with_context(|| format!("cannot use {}", dirs.dir.display()))?;
+            // The flag first: whatever happens to the daemon now, the site stays closed.
+            switch(dirs, true)?;
+            asked(dirs, true)?
+        }
+        What::Off => {
+            switch(dirs, false)?;
+            asked(dirs, false)?
+        }
+    };
+    let on = args.what == What::On;
+    if args.json {
+        println!("{{\"schema\":1,\"isolated\":{on},\"closed\":{closed}}}");
+    } else if on {
+        println!("isolated; {closed} lanes were closed");
+    } else {
+        println!("not isolated");
+    }
     Ok(())
+}
+
+/// Whether the site's own switch is on.
+pub fn is_isolated(dirs: &Dirs) -> bool {
+    // A directory that cannot be read must not look like a switch that is off.
+    !matches!(dirs.isolated().try_exists(), Ok(false))
+}
+
+/// Turns the switch in the state directory, where it outlives restarts and reboots.
+pub fn switch(dirs: &Dirs, on: bool) -> Result<(), Failure> {
+    let path = dirs.isolated();
+    if on {
+        let since = format!("{}\n", clock::wall());
+        files::write_atomic(&path, since.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
+    } else {
+        files::remove(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn told(isolated: bool, json: bool) -> Result<(), Failure> {
+    if json {
+        println!("{{\"schema\":1,\"isolated\":{isolated}}}");
+    } else {
+        println!("{}", if isolated { "isolated" } else { "not isolated" });
+    }
+    if isolated {
+        return Err(Failure::coded(exit::DENIED, "the site is isolated").next("thinlane-agent isolate off"));
+    }
+    Ok(())
+}
+
+/// Tells the running daemon; without one, closes what its table still holds.
+fn asked(dirs: &Dirs, on: bool) -> Result<usize, Failure> {
+    match control::ask(dirs, Ask::Isolate { on }, PATIENCE) {
+        Ok(Reply::Done { closed, .. }) => Ok(closed),
+        Ok(Reply::Failed { message, .. }) => Err(Failure::new(message).next("thinlane-agent check")),
+        Ok(Reply::Status(_)) => Err(Failure::new("the running agent answered something else")),
+        // Hung or gone: its lanes are closed in the kernel all the same.
+        Err(error) if on => {
+            let closed = close_lanes()?;
+            match error {
+                AskError::NotRunning => Ok(closed),
+                error => Err(Failure::new(format_args!("{closed} lanes were closed in the kernel, but {error}"))
+                    .next("restart the agent, then thinlane-agent check")),
+            }
+        }
+        Err(AskError::NotRunning) => Ok(0),
+        Err(error) => Err(Failure::new(error).next("restart the agent")),
+    }
+}
+
+/// Closes every lane in the table without the daemon.
+fn close_lanes() -> Result<usize, Failure> {
+    let mut nft = Nft::open().context("cannot talk to nf_tables")?;
+    let lanes = nft.lanes().context("cannot read the table")?;
+    let mut closed = 0;
+    for lane in lanes {
+        closed += usize::from(lane.is_open());
+        nft.close_lane(lane.session).with_context(|| format!("cannot close {}", lane.session))?;
+    }
+    Ok(closed)
 }

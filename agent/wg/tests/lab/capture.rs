@@ -1,15 +1,16 @@
 //! Every IP packet that reaches a namespace's interface.
 
+use std::io::IoSliceMut;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket, sockopt,
+    AddressFamily, ControlMessageOwned, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recvmsg, setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
-use thinlane_model::Boot;
+use thinlane_model::{Boot, Wall};
 use thinlane_wg::packet::{Ip, parse};
 
 use super::within;
@@ -19,6 +20,14 @@ use super::within;
 pub struct Seen {
     pub at: Boot,
     pub bytes: Vec<u8>,
+}
+
+/// When the kernel took a packet in: this thread may look at it much later.
+fn arrival(message: ControlMessageOwned) -> Option<Boot> {
+    let ControlMessageOwned::ScmTimestampns(at) = message else { return None };
+    let wall = Wall::from_millis(at.tv_sec() * 1000 + at.tv_nsec() / 1_000_000);
+    let now = thinlane_wg::now().expect("a clock");
+    Some(now.mono - wall.until(now.wall))
 }
 
 /// Captures until dropped.
@@ -36,6 +45,7 @@ impl Capture {
             let fd =
                 socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll).expect("a packet socket");
             setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::milliseconds(20)).expect("a timeout");
+            setsockopt(&fd, sockopt::ReceiveTimestampns, &true).expect("timestamps");
             fd
         });
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -43,16 +53,23 @@ impl Capture {
         let (noted, stopped) = (seen.clone(), stop.clone());
         let thread = thread::spawn(move || {
             let mut frame = vec![0; 70_000];
+            let mut control = nix::cmsg_space!(nix::sys::time::TimeSpec);
             while !stopped.load(Ordering::Relaxed) {
-                let Ok((length, from)) = recvfrom::<LinkAddr>(fd.as_raw_fd(), &mut frame) else { continue };
-                let outgoing = from.is_some_and(|from| from.pkttype() == libc::PACKET_OUTGOING);
+                let mut parts = [IoSliceMut::new(&mut frame)];
+                let Ok(message) = recvmsg::<LinkAddr>(fd.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::empty())
+                else {
+                    continue;
+                };
+                let at = message.cmsgs().expect("room for a timestamp").find_map(arrival).expect("a timestamp");
+                let outgoing = message.address.is_some_and(|from| from.pkttype() == libc::PACKET_OUTGOING);
+                let length = message.bytes;
                 let ip = matches!(frame.get(12..14), Some([0x08, 0x00] | [0x86, 0xdd]));
                 if ip && !outgoing {
                     let bytes = frame[14..length].to_vec();
                     noted
                         .lock()
                         .expect("no panic holds it")
-                        .push(Seen { at: thinlane_wg::boot().expect("a clock"), bytes });
+                        .push(Seen { at, bytes });
                 }
             }
         });

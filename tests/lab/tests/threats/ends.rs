@@ -109,7 +109,7 @@ pub fn t02_a_killed_agents_lane_ends_on_time_in_the_kernel(lab: &Lab) -> Result<
          ip netns exec tthr-eng ip route add 169.254.7.1 dev eng0; ip netns exec tthr-eng ip route add default via 169.254.7.1 src {engineer}"
     );
     let undo = || lab.on("north", &["sh", "-c", "ip link del tl0; ip netns del tthr-eng"]).run();
-    let outcome = (|| {
+    let outcome = (|| -> Result<()> {
         lab.on("north", &["sh", "-c", &stand_in]).run()?.good()?;
         let start = now_ms();
         let to = format!("{}:7", lane.address);

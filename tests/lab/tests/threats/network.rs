@@ -1,4 +1,4 @@
-//! T6, T7, T10, T11, T12: nothing but the lane's tuple crosses, seen with foreign tools and a capture at the site.
+//! T6, T7, T10, T11, T12, T15: nothing but the lane's tuple crosses, seen with foreign tools and a capture at the site.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -157,5 +157,39 @@ pub fn t12_a_device_cannot_open_towards_the_engineer(lab: &Lab) -> Result<()> {
     let seen = listen.finish(5_000)?.stdout;
     ensure!(seen.trim().is_empty(), "the device reached the engineer: {seen}");
     lane.exchange("tcp")?.good()?;
+    Ok(())
+}
+
+/// The home router forgets its mappings (the next packet has another source port), and loses one packet in ten.
+pub fn t15_a_lane_survives_rebinding_loss_and_blackouts(lab: &Lab) -> Result<()> {
+    let lane = lab.lane("north-plc1", "echo-tcp", "3m")?;
+    let start = now_ms();
+    let to = format!("{}:{}", lane.address, lane.port);
+    let words = ["thinlane-sim", "echo", "tcp", &to, "--every", "50ms", "--for", "55s", "--patience", "20s"];
+    let echo = Background::start(lab.on("erik", &words))?;
+    lab.device("north-1").wait_for(5, start)?;
+    let lossy = "table ip lossy { chain pass { type filter hook forward priority -5; udp dport 7443 numgen random mod 10 0 drop; udp sport 7443 numgen random mod 10 0 drop; }; }";
+    let outcome = (|| -> Result<()> {
+        lab.on("home", &["nft", lossy]).run()?.good()?;
+        for turn in 0..10 {
+            lab.on("home", &["conntrack", "-F"]).run()?;
+            if turn % 5 == 4 {
+                lab.on("home", &["nft", "add rule ip lossy pass drop"]).run()?.good()?;
+                sleep(Duration::from_secs(5));
+                lab.on("home", &["nft", "delete table ip lossy"]).run()?.good()?;
+                lab.on("home", &["nft", lossy]).run()?.good()?;
+            }
+            sleep(Duration::from_secs(3));
+        }
+        Ok(())
+    })();
+    lab.on("home", &["nft", "delete", "table", "ip", "lossy"]).run()?;
+    outcome?;
+    let out = echo.finish(60_000)?.good()?;
+    let end = out.lines_json().pop().unwrap_or_default();
+    let sent = end["sent"].as_u64().unwrap_or(0);
+    // What is still on its way when the stream ends is all that may be missing.
+    let missing = (sent * 32).saturating_sub(end["received_bytes"].as_u64().unwrap_or(0));
+    ensure!(missing <= 32 * 40, "{missing} of {} bytes did not come back", sent * 32);
     Ok(())
 }

@@ -202,9 +202,9 @@ pub fn t29_a_kill_over_a_dead_channel_still_stops_packets(lab: &Lab) -> Result<(
     let echo = lane.echo("udp", "20ms", "60s")?;
     lab.device("north-1").wait_for(10, start)?;
     // The carrier loses the agent's TCP, and only that.
-    let hole = "nft add table ip hole; nft add chain ip hole fwd '{ type filter hook forward priority -1; }'; nft add rule ip hole fwd tcp dport 7443 drop; nft add rule ip hole fwd tcp sport 7443 drop";
+    let hole = "nft add table ip hole; nft add chain ip hole pass '{ type filter hook forward priority -1; }'; nft add rule ip hole pass tcp dport 7443 drop; nft add rule ip hole pass tcp sport 7443 drop";
     lab.on("carrier", &["sh", "-c", hole]).run()?.good()?;
-    let outcome = (|| {
+    let outcome = (|| -> Result<()> {
         let out = lab.thinlane("olga", &["session", "kill", &lane.session, "--reason", "test"]).run()?.exits(6)?;
         let bound = now_ms();
         sleep(Duration::from_millis(1_000));
