@@ -357,7 +357,7 @@ fn lane_down(config: &BaseConfig, lane: &Lane) -> Vec<Rule> {
     let pass = [expr::counter(&names.down()), accept()].concat();
     let mut rules = vec![
         [exact.clone(), expr::state(State::Invalid), expr::counter(&names.dropped()), drop()].concat(),
-        [exact, pass.clone()].concat(),
+        [exact, expr::direction(Direction::Reply), pass.clone()].concat(),
         [expr::ipv4(), lane_icmp_error(lane), pass].concat(),
         expr::counter(&names.denied()),
     ];
