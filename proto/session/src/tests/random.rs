@@ -115,7 +115,10 @@ impl Run {
 
     fn step(&mut self, step: Step) -> Option<()> {
         let command = match step {
-            Step::Wait(secs) => return Some(self.lab.wait(Span::from_secs(secs))),
+            Step::Wait(secs) => {
+                self.lab.wait(Span::from_secs(secs));
+                return Some(());
+            }
             Step::JumpWall(secs) => {
                 self.lab.now.wall = Wall::from_millis(self.lab.now.wall.as_millis() + secs * 1000);
                 return Some(());
