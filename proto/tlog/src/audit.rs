@@ -20,9 +20,7 @@ pub const MAX_FINDINGS: usize = 1000;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 #[serde(tag = "finding", rename_all = "kebab-case")]
 pub enum Finding {
-    #[error(
-        "entry {index} was edited: its bytes do not have the leaf hash that was stored with them"
-    )]
+    #[error("entry {index} was edited: its bytes do not have the leaf hash that was stored with them")]
     Edited { index: u64 },
     #[error("entry {index} is not canonical JSON, so it was not written by the log: {reason}")]
     NotCanonical { index: u64, reason: String },
@@ -30,26 +28,18 @@ pub enum Finding {
     Moved { index: u64, says: i64 },
     #[error("entries {index} to {last} are missing")]
     Gap { index: u64, last: u64 },
-    #[error(
-        "entry {index} comes after entry {after}: the order was changed or an entry is there twice"
-    )]
+    #[error("entry {index} comes after entry {after}: the order was changed or an entry is there twice")]
     Reordered { index: u64, after: u64 },
-    #[error(
-        "the log ends at {size} entries, but its own checkpoint signs {index}: the end was cut off"
-    )]
+    #[error("the log ends at {size} entries, but its own checkpoint signs {index}: the end was cut off")]
     Truncated { index: u64, size: u64 },
-    #[error(
-        "the entries from {index} on are not those that the checkpoint over {size} entries signed"
-    )]
+    #[error("the entries from {index} on are not those that the checkpoint over {size} entries signed")]
     Rewritten {
         /// The first entry that no fitting checkpoint covers.
         index: u64,
         /// Entries under the first checkpoint that does not fit.
         size: u64,
     },
-    #[error(
-        "the log signed two different roots for {index} entries: it showed different people different logs"
-    )]
+    #[error("the log signed two different roots for {index} entries: it showed different people different logs")]
     TwoRoots { index: u64 },
     #[error("checkpoint {index} of the log is not to be believed: {reason}")]
     BadCheckpoint {
@@ -57,17 +47,13 @@ pub enum Finding {
         index: u64,
         reason: String,
     },
-    #[error(
-        "checkpoint {index} of the log is over {size} entries, an earlier one over {before}: the log went back"
-    )]
+    #[error("checkpoint {index} of the log is over {size} entries, an earlier one over {before}: the log went back")]
     Backwards { index: u64, size: u64, before: u64 },
     #[error("there are {index} entries and no checkpoint that the log signed")]
     NoCheckpoint { index: u64 },
     #[error("{who} remembers a log of {index} entries, this one has {size}: it was rolled back")]
     RolledBack { who: String, index: u64, size: u64 },
-    #[error(
-        "{who} remembers another log: its root over the first {index} entries is not this log's"
-    )]
+    #[error("{who} remembers another log: its root over the first {index} entries is not this log's")]
     Forked { who: String, index: u64 },
     #[error("what {who} remembers is not to be believed: {reason}")]
     BadMemory { who: String, reason: String },
@@ -159,18 +145,11 @@ impl Auditor {
         let mut before = 0;
         for (index, bytes) in (0..).zip(checkpoints) {
             match SignedCheckpoint::open(bytes.as_ref(), &audit.log) {
-                Err(error) => audit.found(Finding::BadCheckpoint {
-                    index,
-                    reason: error.to_string(),
-                }),
+                Err(error) => audit.found(Finding::BadCheckpoint { index, reason: error.to_string() }),
                 Ok(signed) => {
                     let size = signed.checkpoint().size();
                     if size < before {
-                        audit.found(Finding::Backwards {
-                            index,
-                            size,
-                            before,
-                        });
+                        audit.found(Finding::Backwards { index, size, before });
                     }
                     before = before.max(size);
                     audit.claim(signed, None);
@@ -179,10 +158,7 @@ impl Auditor {
         }
         for (who, bytes) in remembered {
             match SignedCheckpoint::open(bytes.as_ref(), &audit.log) {
-                Err(error) => audit.found(Finding::BadMemory {
-                    who,
-                    reason: error.to_string(),
-                }),
+                Err(error) => audit.found(Finding::BadMemory { who, reason: error.to_string() }),
                 Ok(signed) => audit.claim(signed, Some(who)),
             }
         }
@@ -200,16 +176,10 @@ impl Auditor {
     /// Takes the next entry: its index from 0, its bytes, and the leaf hash that was stored with them.
     pub fn entry(&mut self, index: u64, bytes: &[u8], leaf: &Hash) {
         if index < self.next {
-            return self.found(Finding::Reordered {
-                index,
-                after: self.next - 1,
-            });
+            return self.found(Finding::Reordered { index, after: self.next - 1 });
         }
         if index > self.next {
-            self.found(Finding::Gap {
-                index: self.next,
-                last: index - 1,
-            });
+            self.found(Finding::Gap { index: self.next, last: index - 1 });
         }
         let hash = leaf_hash(bytes);
         if hash != *leaf {
@@ -217,16 +187,9 @@ impl Auditor {
             self.found(Finding::Edited { index });
         }
         match canonical::parse(bytes) {
-            Err(error) => self.found(Finding::NotCanonical {
-                index,
-                reason: error.to_string(),
-            }),
+            Err(error) => self.found(Finding::NotCanonical { index, reason: error.to_string() }),
             Ok(value) => {
-                let says = self
-                    .sequence
-                    .as_deref()
-                    .and_then(|name| value.get(name))
-                    .and_then(|says| says.as_i64());
+                let says = self.sequence.as_deref().and_then(|name| value.get(name)).and_then(|says| says.as_i64());
                 if let Some(says) = says.filter(|says| u64::try_from(*says) != Ok(index)) {
                     self.found(Finding::Moved { index, says });
                 }
@@ -245,20 +208,11 @@ impl Auditor {
     pub fn finish(mut self) -> AuditReport {
         let size = self.next;
         let beyond = self.claims.split_off(&size.saturating_add(1));
-        let own = beyond
-            .iter()
-            .rev()
-            .find(|(_, claims)| claims.iter().any(|claim| claim.who.is_none()));
+        let own = beyond.iter().rev().find(|(_, claims)| claims.iter().any(|claim| claim.who.is_none()));
         if let Some((signed, _)) = own {
-            self.found(Finding::Truncated {
-                index: *signed,
-                size,
-            });
+            self.found(Finding::Truncated { index: *signed, size });
         }
-        for (index, claim) in beyond
-            .into_iter()
-            .flat_map(|(at, claims)| claims.into_iter().map(move |one| (at, one)))
-        {
+        for (index, claim) in beyond.into_iter().flat_map(|(at, claims)| claims.into_iter().map(move |one| (at, one))) {
             if let Some(who) = claim.who {
                 self.found(Finding::RolledBack { who, index, size });
             }
@@ -275,12 +229,8 @@ impl Auditor {
         let checkpoint = signed.checkpoint().clone();
         let size = checkpoint.size();
         let claims = self.claims.entry(size).or_default();
-        let known = claims
-            .iter()
-            .any(|other| other.checkpoint.root() == checkpoint.root() && other.who == who);
-        let contradicts = claims
-            .iter()
-            .any(|other| other.checkpoint.root() != checkpoint.root());
+        let known = claims.iter().any(|other| other.checkpoint.root() == checkpoint.root() && other.who == who);
+        let contradicts = claims.iter().any(|other| other.checkpoint.root() != checkpoint.root());
         if !known {
             claims.push(Claim { checkpoint, who });
         }
@@ -295,8 +245,7 @@ impl Auditor {
             let root = claim.checkpoint.root();
             // Where an entry's bytes and its stored hash differ, that has been said; either may be the signed one.
             let fits = self.tree.size() == size
-                && (self.tree.root() == root
-                    || self.stored.as_ref().is_some_and(|tree| tree.root() == root));
+                && (self.tree.root() == root || self.stored.as_ref().is_some_and(|tree| tree.root() == root));
             match (claim.who, fits) {
                 (None, true) => {
                     self.proved = size;
@@ -308,10 +257,7 @@ impl Auditor {
                 (None, false) if self.rewritten => {}
                 (None, false) => {
                     self.rewritten = true;
-                    self.found(Finding::Rewritten {
-                        index: self.proved,
-                        size,
-                    });
+                    self.found(Finding::Rewritten { index: self.proved, size });
                 }
                 (Some(who), false) => self.found(Finding::Forked { who, index: size }),
             }
@@ -329,10 +275,7 @@ impl Auditor {
 
 /// Whether nothing that was found is itself about a checkpoint of the log beyond its end.
 fn own_absent(report: &AuditReport) -> bool {
-    !report
-        .findings
-        .iter()
-        .any(|finding| matches!(finding, Finding::Truncated { .. }))
+    !report.findings.iter().any(|finding| matches!(finding, Finding::Truncated { .. }))
 }
 
 impl AuditReport {

@@ -40,8 +40,7 @@ pub enum CanonicalError {
 /// Floating point is refused, except that serde_json itself turns a NaN or an infinity into `null` before it
 /// is seen here: log no floating point at all.
 pub fn to_vec(value: &impl Serialize) -> Result<Vec<u8>, CanonicalError> {
-    let value = serde_json::to_value(value)
-        .map_err(|error| CanonicalError::Unserializable(error.to_string()))?;
+    let value = serde_json::to_value(value).map_err(|error| CanonicalError::Unserializable(error.to_string()))?;
     value_to_vec(&value)
 }
 
@@ -59,17 +58,12 @@ pub fn parse(bytes: &[u8]) -> Result<Value, CanonicalError> {
         return Err(CanonicalError::Size);
     }
     // serde_json stops by itself at a depth of 128, so a hostile nest cannot exhaust the stack.
-    let value: Value =
-        serde_json::from_slice(bytes).map_err(|error| CanonicalError::Syntax(error.to_string()))?;
+    let value: Value = serde_json::from_slice(bytes).map_err(|error| CanonicalError::Syntax(error.to_string()))?;
     let again = value_to_vec(&value)?;
     if again == bytes {
         return Ok(value);
     }
-    let at = again
-        .iter()
-        .zip(bytes)
-        .take_while(|(ours, theirs)| ours == theirs)
-        .count();
+    let at = again.iter().zip(bytes).take_while(|(ours, theirs)| ours == theirs).count();
     Err(CanonicalError::Form { at })
 }
 
@@ -122,19 +116,11 @@ fn write(value: &Value, depth: usize, out: &mut Vec<u8>) -> Result<(), Canonical
             out.push(b'}');
         }
     }
-    if out.len() > MAX_BYTES {
-        Err(CanonicalError::Size)
-    } else {
-        Ok(())
-    }
+    if out.len() > MAX_BYTES { Err(CanonicalError::Size) } else { Ok(()) }
 }
 
 fn nested(depth: usize) -> Result<(), CanonicalError> {
-    if depth >= MAX_DEPTH {
-        Err(CanonicalError::Depth)
-    } else {
-        Ok(())
-    }
+    if depth >= MAX_DEPTH { Err(CanonicalError::Depth) } else { Ok(()) }
 }
 
 fn write_string(text: &str, out: &mut Vec<u8>) -> Result<(), CanonicalError> {

@@ -29,21 +29,15 @@ const DASH: &str = "\u{2014} ";
 pub enum NoteError {
     #[error("a key's name is not empty and has no space, control character or plus sign")]
     Name,
-    #[error(
-        "a verifier key is written NAME+HASH+KEY, HASH fitting name and key, KEY an Ed25519 one in base 64"
-    )]
+    #[error("a verifier key is written NAME+HASH+KEY, HASH fitting name and key, KEY an Ed25519 one in base 64")]
     Key,
     #[error("a note is at most {MAX_NOTE} bytes")]
     Size,
-    #[error(
-        "a note is UTF-8 without control characters other than newline, and ends with a newline"
-    )]
+    #[error("a note is UTF-8 without control characters other than newline, and ends with a newline")]
     Text,
     #[error("a note ends with an empty line and 1 to {MAX_SIGNATURES} signature lines")]
     Signatures,
-    #[error(
-        "a checkpoint's text is an origin, a size in decimal and a root in base 64, each on its line"
-    )]
+    #[error("a checkpoint's text is an origin, a size in decimal and a root in base 64, each on its line")]
     Checkpoint,
 }
 
@@ -114,11 +108,7 @@ impl Verifier {
     pub fn new(name: &str, key: VerifyingKey) -> Result<Self, NoteError> {
         let name = key_name(name)?;
         let id = key_id(name, &key);
-        Ok(Self {
-            name: name.to_owned(),
-            id,
-            key,
-        })
+        Ok(Self { name: name.to_owned(), id, key })
     }
 
     pub fn name(&self) -> &str {
@@ -140,27 +130,17 @@ impl Verifier {
     }
 
     fn check(&self, text: &str, signature: &Signature) -> Result<(), VerifyError> {
-        let wrong = || VerifyError::Signature {
-            name: self.name.clone(),
-        };
+        let wrong = || VerifyError::Signature { name: self.name.clone() };
         let bytes: &[u8; 64] = signature.bytes.as_slice().try_into().map_err(|_| wrong())?;
         // Strict: refuses keys and points of small order, for which one signature would fit many texts.
-        self.key
-            .verify_strict(
-                text.as_bytes(),
-                &ed25519_dalek::Signature::from_bytes(bytes),
-            )
-            .map_err(|_| wrong())
+        self.key.verify_strict(text.as_bytes(), &ed25519_dalek::Signature::from_bytes(bytes)).map_err(|_| wrong())
     }
 }
 
 impl Signer {
     /// Names a private key; for a log the name is its origin.
     pub fn new(name: &str, key: SigningKey) -> Result<Self, NoteError> {
-        Ok(Self {
-            name: key_name(name)?.to_owned(),
-            key,
-        })
+        Ok(Self { name: key_name(name)?.to_owned(), key })
     }
 
     pub fn name(&self) -> &str {
@@ -189,10 +169,7 @@ impl Note {
             return Err(NoteError::Size);
         }
         check_text(text)?;
-        Ok(Self {
-            text: text.to_owned(),
-            signatures: vec![signer.sign(text)],
-        })
+        Ok(Self { text: text.to_owned(), signatures: vec![signer.sign(text)] })
     }
 
     /// Reads a note; the signatures are not checked yet.
@@ -204,21 +181,13 @@ impl Note {
         check_text(whole)?;
         let empty_line = whole.rfind("\n\n").ok_or(NoteError::Signatures)?;
         let (text, rest) = (&whole[..=empty_line], &whole[empty_line + 2..]);
-        let lines = rest
-            .strip_suffix('\n')
-            .ok_or(NoteError::Signatures)?
-            .split('\n');
-        let signatures: Vec<Signature> = lines
-            .take(MAX_SIGNATURES + 1)
-            .map(Signature::parse)
-            .collect::<Result<_, _>>()?;
+        let lines = rest.strip_suffix('\n').ok_or(NoteError::Signatures)?.split('\n');
+        let signatures: Vec<Signature> =
+            lines.take(MAX_SIGNATURES + 1).map(Signature::parse).collect::<Result<_, _>>()?;
         if signatures.len() > MAX_SIGNATURES {
             return Err(NoteError::Signatures);
         }
-        Ok(Self {
-            text: text.to_owned(),
-            signatures,
-        })
+        Ok(Self { text: text.to_owned(), signatures })
     }
 
     /// The text, with its last newline.
@@ -237,8 +206,7 @@ impl Note {
 
     /// Adds a signature that somebody else made over the same text; one of the same name and id is replaced.
     pub fn add_signature(&mut self, signature: Signature) -> Result<(), NoteError> {
-        self.signatures
-            .retain(|other| other.name != signature.name || other.id != signature.id);
+        self.signatures.retain(|other| other.name != signature.name || other.id != signature.id);
         if self.signatures.len() >= MAX_SIGNATURES {
             return Err(NoteError::Signatures);
         }
@@ -258,11 +226,7 @@ impl Note {
                 }
             }
         }
-        if signed_by.is_empty() {
-            Err(VerifyError::Unsigned)
-        } else {
-            Ok(signed_by)
-        }
+        if signed_by.is_empty() { Err(VerifyError::Unsigned) } else { Ok(signed_by) }
     }
 }
 
@@ -270,20 +234,12 @@ impl Signature {
     fn parse(line: &str) -> Result<Self, NoteError> {
         let rest = line.strip_prefix(DASH).ok_or(NoteError::Signatures)?;
         let (name, encoded) = rest.split_once(' ').ok_or(NoteError::Signatures)?;
-        let decoded = BASE64
-            .decode(encoded.as_bytes())
-            .map_err(|_| NoteError::Signatures)?;
-        let (id, bytes) = decoded
-            .split_first_chunk::<4>()
-            .ok_or(NoteError::Signatures)?;
+        let decoded = BASE64.decode(encoded.as_bytes()).map_err(|_| NoteError::Signatures)?;
+        let (id, bytes) = decoded.split_first_chunk::<4>().ok_or(NoteError::Signatures)?;
         if bytes.is_empty() {
             return Err(NoteError::Signatures);
         }
-        Ok(Self {
-            name: key_name(name)?.to_owned(),
-            id: *id,
-            bytes: bytes.to_vec(),
-        })
+        Ok(Self { name: key_name(name)?.to_owned(), id: *id, bytes: bytes.to_vec() })
     }
 }
 
@@ -293,12 +249,7 @@ impl Checkpoint {
         if origin.is_empty() || origin.chars().any(char::is_control) {
             return Err(NoteError::Checkpoint);
         }
-        Ok(Self {
-            origin: origin.to_owned(),
-            size,
-            root,
-            extensions: Vec::new(),
-        })
+        Ok(Self { origin: origin.to_owned(), size, root, extensions: Vec::new() })
     }
 
     /// The log's unique name.
@@ -322,31 +273,16 @@ impl Checkpoint {
 
     /// The text that is signed.
     pub fn text(&self) -> String {
-        let mut text = format!(
-            "{}\n{}\n{}\n",
-            self.origin,
-            self.size,
-            self.root.to_base64()
-        );
-        self.extensions
-            .iter()
-            .for_each(|line| text.extend([line, "\n"]));
+        let mut text = format!("{}\n{}\n{}\n", self.origin, self.size, self.root.to_base64());
+        self.extensions.iter().for_each(|line| text.extend([line, "\n"]));
         text
     }
 
     /// Reads what [`Checkpoint::text`] writes.
     pub fn parse(text: &str) -> Result<Self, NoteError> {
         check_text(text)?;
-        let mut lines = text
-            .strip_suffix('\n')
-            .ok_or(NoteError::Checkpoint)?
-            .split('\n');
-        let mut line = || {
-            lines
-                .next()
-                .filter(|line| !line.is_empty())
-                .ok_or(NoteError::Checkpoint)
-        };
+        let mut lines = text.strip_suffix('\n').ok_or(NoteError::Checkpoint)?.split('\n');
+        let mut line = || lines.next().filter(|line| !line.is_empty()).ok_or(NoteError::Checkpoint);
         let (origin, size, root) = (line()?, line()?, line()?);
         let number: u64 = size.parse().map_err(|_| NoteError::Checkpoint)?;
         if number.to_string() != size {
@@ -357,10 +293,7 @@ impl Checkpoint {
         if extensions.iter().any(String::is_empty) {
             return Err(NoteError::Checkpoint);
         }
-        Ok(Self {
-            extensions,
-            ..Self::new(origin, number, root)?
-        })
+        Ok(Self { extensions, ..Self::new(origin, number, root)? })
     }
 
     /// Signs it with the log's key, whose name must be the origin.
@@ -369,10 +302,7 @@ impl Checkpoint {
             return Err(NoteError::Name);
         }
         let note = Note::sign(&self.text(), signer)?;
-        Ok(SignedCheckpoint {
-            checkpoint: self,
-            note,
-        })
+        Ok(SignedCheckpoint { checkpoint: self, note })
     }
 }
 
@@ -383,9 +313,7 @@ impl SignedCheckpoint {
         note.verify(std::slice::from_ref(log))?;
         let checkpoint = Checkpoint::parse(note.text())?;
         if checkpoint.origin != log.name {
-            return Err(VerifyError::Origin {
-                origin: checkpoint.origin,
-            });
+            return Err(VerifyError::Origin { origin: checkpoint.origin });
         }
         Ok(Self { checkpoint, note })
     }
@@ -412,12 +340,7 @@ impl SignedCheckpoint {
         let mut new = 0;
         for signature in &other.signatures {
             // One that is here already stays: another copy cannot replace the log's own by a wrong one.
-            if !self
-                .note
-                .signatures
-                .iter()
-                .any(|had| had.name == signature.name && had.id == signature.id)
-            {
+            if !self.note.signatures.iter().any(|had| had.name == signature.name && had.id == signature.id) {
                 self.note.add_signature(signature.clone())?;
                 new += 1;
             }
@@ -428,42 +351,24 @@ impl SignedCheckpoint {
 
 fn key_name(name: &str) -> Result<&str, NoteError> {
     let bad = |letter: char| letter.is_whitespace() || letter.is_control() || letter == '+';
-    if name.is_empty() || name.contains(bad) {
-        Err(NoteError::Name)
-    } else {
-        Ok(name)
-    }
+    if name.is_empty() || name.contains(bad) { Err(NoteError::Name) } else { Ok(name) }
 }
 
 fn key_id(name: &str, key: &VerifyingKey) -> [u8; 4] {
-    let hash = Sha256::new()
-        .chain_update(name)
-        .chain_update([b'\n', ED25519])
-        .chain_update(key.as_bytes())
-        .finalize();
+    let hash = Sha256::new().chain_update(name).chain_update([b'\n', ED25519]).chain_update(key.as_bytes()).finalize();
     std::array::from_fn(|at| hash[at])
 }
 
 fn check_text(text: &str) -> Result<(), NoteError> {
     let bad = text.bytes().any(|byte| byte < 0x20 && byte != b'\n');
-    if bad || !text.ends_with('\n') {
-        Err(NoteError::Text)
-    } else {
-        Ok(())
-    }
+    if bad || !text.ends_with('\n') { Err(NoteError::Text) } else { Ok(()) }
 }
 
 impl fmt::Display for Verifier {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut key = vec![ED25519];
         key.extend(self.key.as_bytes());
-        write!(
-            to,
-            "{}+{}+{}",
-            self.name,
-            HEXLOWER.encode(&self.id),
-            BASE64.encode(&key)
-        )
+        write!(to, "{}+{}+{}", self.name, HEXLOWER.encode(&self.id), BASE64.encode(&key))
     }
 }
 
@@ -486,11 +391,7 @@ impl FromStr for Verifier {
         };
         let key = VerifyingKey::from_bytes(key).map_err(|_| NoteError::Key)?;
         let verifier = Self::new(name, key)?;
-        if HEXLOWER.encode(&verifier.id) == id {
-            Ok(verifier)
-        } else {
-            Err(NoteError::Key)
-        }
+        if HEXLOWER.encode(&verifier.id) == id { Ok(verifier) } else { Err(NoteError::Key) }
     }
 }
 
@@ -517,9 +418,7 @@ impl fmt::Debug for Signature {
 impl fmt::Display for Note {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(to, "{}", self.text)?;
-        self.signatures
-            .iter()
-            .try_for_each(|signature| writeln!(to, "{signature}"))
+        self.signatures.iter().try_for_each(|signature| writeln!(to, "{signature}"))
     }
 }
 

@@ -28,31 +28,18 @@ pub enum ProofError {
 
 /// The root of the tree without leaves: SHA-256 of nothing.
 pub const EMPTY_ROOT: Hash = Hash([
-    0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14, 0x9a, 0xfb, 0xf4, 0xc8, 0x99, 0x6f, 0xb9, 0x24,
-    0x27, 0xae, 0x41, 0xe4, 0x64, 0x9b, 0x93, 0x4c, 0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52, 0xb8, 0x55,
+    0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14, 0x9a, 0xfb, 0xf4, 0xc8, 0x99, 0x6f, 0xb9, 0x24, 0x27, 0xae, 0x41,
+    0xe4, 0x64, 0x9b, 0x93, 0x4c, 0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52, 0xb8, 0x55,
 ]);
 
 /// The hash of one entry: SHA-256(0x00 || data).
 pub fn leaf_hash(data: &[u8]) -> Hash {
-    Hash(
-        Sha256::new()
-            .chain_update([0])
-            .chain_update(data)
-            .finalize()
-            .into(),
-    )
+    Hash(Sha256::new().chain_update([0]).chain_update(data).finalize().into())
 }
 
 /// The hash of two subtrees: SHA-256(0x01 || left || right).
 pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
-    Hash(
-        Sha256::new()
-            .chain_update([1])
-            .chain_update(left.0)
-            .chain_update(right.0)
-            .finalize()
-            .into(),
-    )
+    Hash(Sha256::new().chain_update([1]).chain_update(left.0).chain_update(right.0).finalize().into())
 }
 
 /// A tree that only grows: it keeps one hash per perfect subtree, at most 64 in all.
@@ -122,9 +109,7 @@ pub fn root_of(leaves: &[Hash]) -> Hash {
 
 /// Proves that the leaf at `index` is in the tree over all of `leaves`; `None` when there is no such leaf.
 pub fn inclusion(leaves: &[Hash], index: u64) -> Option<Vec<Hash>> {
-    let mut at = usize::try_from(index)
-        .ok()
-        .filter(|at| *at < leaves.len())?;
+    let mut at = usize::try_from(index).ok().filter(|at| *at < leaves.len())?;
     let mut part = leaves;
     let mut proof = Vec::new();
     while part.len() > 1 {
@@ -145,9 +130,7 @@ pub fn inclusion(leaves: &[Hash], index: u64) -> Option<Vec<Hash>> {
 /// Proves that the tree over the first `old` leaves is a prefix of the tree over all of `leaves`; `None` when
 /// there are not so many.
 pub fn consistency(leaves: &[Hash], old: u64) -> Option<Vec<Hash>> {
-    let mut old = usize::try_from(old)
-        .ok()
-        .filter(|old| *old <= leaves.len())?;
+    let mut old = usize::try_from(old).ok().filter(|old| *old <= leaves.len())?;
     let mut proof = Vec::new();
     if old == 0 || old == leaves.len() {
         return Some(proof);
@@ -175,13 +158,7 @@ pub fn consistency(leaves: &[Hash], old: u64) -> Option<Vec<Hash>> {
 }
 
 /// Checks an inclusion proof (RFC 9162 section 2.1.3.2).
-pub fn verify_inclusion(
-    leaf: &Hash,
-    index: u64,
-    size: u64,
-    proof: &[Hash],
-    root: &Hash,
-) -> Result<(), ProofError> {
+pub fn verify_inclusion(leaf: &Hash, index: u64, size: u64, proof: &[Hash], root: &Hash) -> Result<(), ProofError> {
     if index >= size {
         return Err(ProofError::Range);
     }
@@ -206,11 +183,7 @@ pub fn verify_inclusion(
     if last != 0 {
         return Err(ProofError::Length);
     }
-    if hash == *root {
-        Ok(())
-    } else {
-        Err(ProofError::Mismatch)
-    }
+    if hash == *root { Ok(()) } else { Err(ProofError::Mismatch) }
 }
 
 /// Checks that the tree with `old_root` is a prefix of the one with `new_root` (RFC 9162 section 2.1.4.2).
@@ -265,11 +238,7 @@ pub fn verify_consistency(
     if last != 0 {
         return Err(ProofError::Length);
     }
-    if old_hash == *old_root && new_hash == *new_root {
-        Ok(())
-    } else {
-        Err(ProofError::Mismatch)
-    }
+    if old_hash == *old_root && new_hash == *new_root { Ok(()) } else { Err(ProofError::Mismatch) }
 }
 
 /// Where a tree of `len` (2 or more) leaves divides: the largest power of two below it.

@@ -1,3 +1,5 @@
+//! What strangers, replays and floods cannot do.
+
 use super::*;
 
 #[test]

@@ -1,3 +1,5 @@
+//! What the two ends of a session may rely on.
+
 use super::*;
 use crate::RelayError;
 

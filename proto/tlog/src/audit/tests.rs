@@ -1,3 +1,5 @@
+//! Sound logs, and every way to tamper with one.
+
 use super::*;
 use crate::note::{Signer, SigningKey};
 use crate::tree::root_of;
@@ -18,21 +20,15 @@ fn key() -> Signer {
 }
 
 fn entry(seq: u64, what: &str) -> (u64, Vec<u8>, Hash) {
-    let bytes =
-        canonical::to_vec(&serde_json::json!({"seq": seq, "what": what})).expect("canonical");
+    let bytes = canonical::to_vec(&serde_json::json!({"seq": seq, "what": what})).expect("canonical");
     let leaf = leaf_hash(&bytes);
     (seq, bytes, leaf)
 }
 
 fn sign(entries: &[(u64, Vec<u8>, Hash)]) -> String {
     let leaves: Vec<Hash> = entries.iter().map(|(_, _, leaf)| *leaf).collect();
-    let checkpoint =
-        Checkpoint::new(ORIGIN, leaves.len() as u64, root_of(&leaves)).expect("a good origin");
-    checkpoint
-        .sign(&key())
-        .expect("its own key")
-        .note()
-        .to_string()
+    let checkpoint = Checkpoint::new(ORIGIN, leaves.len() as u64, root_of(&leaves)).expect("a good origin");
+    checkpoint.sign(&key()).expect("its own key").note().to_string()
 }
 
 impl Log {
@@ -40,19 +36,12 @@ impl Log {
         let entries: Vec<_> = (0..count).map(|seq| entry(seq, "opened")).collect();
         let signed = (1..=entries.len()).filter(|size| size % 3 == 0 || *size == entries.len());
         let checkpoints = signed.map(|size| sign(&entries[..size])).collect();
-        Self {
-            entries,
-            checkpoints,
-            remembered: Vec::new(),
-        }
+        Self { entries, checkpoints, remembered: Vec::new() }
     }
 
     fn audit(&self) -> AuditReport {
-        let mut audit = Auditor::new(key().verifier(), &self.checkpoints, self.remembered.clone())
-            .with_sequence("seq");
-        self.entries
-            .iter()
-            .for_each(|(index, bytes, leaf)| audit.entry(*index, bytes, leaf));
+        let mut audit = Auditor::new(key().verifier(), &self.checkpoints, self.remembered.clone()).with_sequence("seq");
+        self.entries.iter().for_each(|(index, bytes, leaf)| audit.entry(*index, bytes, leaf));
         audit.finish()
     }
 
@@ -65,11 +54,7 @@ impl Log {
 fn a_sound_log_has_nothing_to_find() {
     for count in 0..12 {
         let mut log = Log::new(count);
-        log.remembered = log
-            .checkpoints
-            .iter()
-            .map(|text| ("site_1".to_owned(), text.clone()))
-            .collect();
+        log.remembered = log.checkpoints.iter().map(|text| ("site_1".to_owned(), text.clone())).collect();
         let report = log.audit();
         assert!(report.is_sound(), "{:?}", report.findings);
         assert_eq!((report.entries, report.unsigned), (count, 0));
@@ -77,10 +62,7 @@ fn a_sound_log_has_nothing_to_find() {
             (report.checkpoints, report.remembered),
             (log.checkpoints.len() as u64, log.remembered.len() as u64)
         );
-        assert_eq!(
-            report.signed.map(|last| last.size()),
-            (count > 0).then_some(count)
-        );
+        assert_eq!(report.signed.map(|last| last.size()), (count > 0).then_some(count));
         let leaves: Vec<Hash> = log.entries.iter().map(|(_, _, leaf)| *leaf).collect();
         assert_eq!(report.root, root_of(&leaves));
     }
@@ -117,13 +99,7 @@ fn an_edit_after_an_edit_that_left_its_hash_is_found_too() {
     let mut log = Log::new(10);
     log.entries[1].1 = entry(1, "nothing").1;
     log.entries[7] = entry(7, "nothing");
-    assert_eq!(
-        log.findings(),
-        [
-            Finding::Edited { index: 1 },
-            Finding::Rewritten { index: 6, size: 9 }
-        ]
-    );
+    assert_eq!(log.findings(), [Finding::Edited { index: 1 }, Finding::Rewritten { index: 6, size: 9 }]);
 }
 
 #[test]
@@ -133,17 +109,9 @@ fn a_log_rewritten_and_signed_anew_is_found_by_whoever_remembers_it() {
     log.entries[4] = entry(4, "nothing");
     log.checkpoints = vec![sign(&log.entries)];
     assert!(log.audit().is_sound(), "nobody remembers");
-    log.remembered = vec![
-        ("site_1".into(), honest.checkpoints[0].clone()),
-        ("site_2".into(), honest.checkpoints[1].clone()),
-    ];
-    assert_eq!(
-        log.findings(),
-        [Finding::Forked {
-            who: "site_2".into(),
-            index: 6
-        }]
-    );
+    log.remembered =
+        vec![("site_1".into(), honest.checkpoints[0].clone()), ("site_2".into(), honest.checkpoints[1].clone())];
+    assert_eq!(log.findings(), [Finding::Forked { who: "site_2".into(), index: 6 }]);
     assert_eq!(log.audit().remembered, 1);
 }
 
@@ -157,16 +125,7 @@ fn two_signed_roots_for_one_size_are_found() {
     assert_eq!(findings[0], Finding::TwoRoots { index: 9 });
     log.checkpoints.remove(2);
     log.remembered = vec![("site_1".into(), honest.checkpoints[2].clone())];
-    assert_eq!(
-        log.findings(),
-        [
-            Finding::TwoRoots { index: 9 },
-            Finding::Forked {
-                who: "site_1".into(),
-                index: 9
-            }
-        ]
-    );
+    assert_eq!(log.findings(), [Finding::TwoRoots { index: 9 }, Finding::Forked { who: "site_1".into(), index: 9 }]);
 }
 
 #[test]
@@ -177,14 +136,7 @@ fn a_log_cut_off_is_found_by_its_own_checkpoint_and_by_memory() {
     let whole = Log::new(10);
     let mut log = Log::new(6);
     log.remembered = vec![("site_1".into(), whole.checkpoints[3].clone())];
-    assert_eq!(
-        log.findings(),
-        [Finding::RolledBack {
-            who: "site_1".into(),
-            index: 10,
-            size: 6
-        }]
-    );
+    assert_eq!(log.findings(), [Finding::RolledBack { who: "site_1".into(), index: 10, size: 6 }]);
     let mut log = Log::new(10);
     log.entries.clear();
     assert_eq!(log.findings(), [Finding::Truncated { index: 10, size: 0 }]);
@@ -194,13 +146,7 @@ fn a_log_cut_off_is_found_by_its_own_checkpoint_and_by_memory() {
 fn missing_repeated_and_moved_entries_are_found() {
     let mut log = Log::new(10);
     log.entries.drain(4..6);
-    assert_eq!(
-        log.findings(),
-        [
-            Finding::Gap { index: 4, last: 5 },
-            Finding::Rewritten { index: 3, size: 9 }
-        ]
-    );
+    assert_eq!(log.findings(), [Finding::Gap { index: 4, last: 5 }, Finding::Rewritten { index: 3, size: 9 }]);
     let mut log = Log::new(10);
     let again = log.entries[4].clone();
     log.entries.insert(6, again);
@@ -215,10 +161,7 @@ fn missing_repeated_and_moved_entries_are_found() {
     assert_eq!(log.findings(), swapped);
     // The same, but with the numbers put right again.
     (log.entries[4].0, log.entries[5].0) = (4, 5);
-    let moved = [
-        Finding::Moved { index: 4, says: 5 },
-        Finding::Moved { index: 5, says: 4 },
-    ];
+    let moved = [Finding::Moved { index: 4, says: 5 }, Finding::Moved { index: 5, says: 4 }];
     assert_eq!(log.findings()[..2], moved);
     assert_eq!(log.findings()[2], Finding::Rewritten { index: 3, size: 6 });
     let mut log = Log::new(10);
@@ -230,36 +173,17 @@ fn missing_repeated_and_moved_entries_are_found() {
 fn checkpoints_that_are_forged_spoilt_or_out_of_order_are_found() {
     let mut log = Log::new(9);
     log.checkpoints[1] = log.checkpoints[1].replace("\n6\n", "\n5\n");
-    assert!(matches!(
-        log.findings()[..],
-        [Finding::BadCheckpoint { index: 1, .. }]
-    ));
+    assert!(matches!(log.findings()[..], [Finding::BadCheckpoint { index: 1, .. }]));
     log.checkpoints[1] = "garbage".into();
-    assert!(matches!(
-        log.findings()[..],
-        [Finding::BadCheckpoint { index: 1, .. }]
-    ));
+    assert!(matches!(log.findings()[..], [Finding::BadCheckpoint { index: 1, .. }]));
     let mut log = Log::new(9);
     log.checkpoints.swap(0, 2);
-    assert!(matches!(
-        log.findings()[0],
-        Finding::Backwards {
-            index: 1,
-            size: 6,
-            before: 9
-        }
-    ));
+    assert!(matches!(log.findings()[0], Finding::Backwards { index: 1, size: 6, before: 9 }));
     let mut log = Log::new(9);
     log.checkpoints.clear();
     assert_eq!(log.findings(), [Finding::NoCheckpoint { index: 9 }]);
     log.remembered = vec![("site_1".into(), "garbage".into())];
-    assert!(matches!(
-        log.findings()[..],
-        [
-            Finding::BadMemory { .. },
-            Finding::NoCheckpoint { index: 9 }
-        ]
-    ));
+    assert!(matches!(log.findings()[..], [Finding::BadMemory { .. }, Finding::NoCheckpoint { index: 9 }]));
 }
 
 #[test]
@@ -269,31 +193,20 @@ fn bytes_that_are_not_canonical_are_found() {
     let leaf = leaf_hash(&bytes);
     log.entries.push((0, bytes, leaf));
     log.checkpoints.push(sign(&log.entries));
-    assert!(matches!(
-        log.findings()[..],
-        [Finding::NotCanonical { index: 0, .. }]
-    ));
+    assert!(matches!(log.findings()[..], [Finding::NotCanonical { index: 0, .. }]));
 }
 
 #[test]
 fn findings_are_bounded_and_say_one_sentence_each() {
     let mut log = Log::new(MAX_FINDINGS as u64 + 20);
-    log.entries
-        .iter_mut()
-        .for_each(|entry| entry.1 = b"1".to_vec());
+    log.entries.iter_mut().for_each(|entry| entry.1 = b"1".to_vec());
     let report = log.audit();
     assert_eq!((report.findings.len(), report.more), (MAX_FINDINGS, 20));
     assert!(!report.is_sound());
     let shown = Finding::Truncated { index: 10, size: 8 };
-    assert_eq!(
-        shown.to_string(),
-        "the log ends at 8 entries, but its own checkpoint signs 10: the end was cut off"
-    );
+    assert_eq!(shown.to_string(), "the log ends at 8 entries, but its own checkpoint signs 10: the end was cut off");
     let json = serde_json::to_value(&shown).expect("serializable");
-    assert_eq!(
-        json,
-        serde_json::json!({"finding": "truncated", "index": 10, "size": 8})
-    );
+    assert_eq!(json, serde_json::json!({"finding": "truncated", "index": 10, "size": 8}));
 }
 
 proptest! {

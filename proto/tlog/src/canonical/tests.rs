@@ -1,3 +1,5 @@
+//! One spelling per value, and nothing else is read.
+
 use super::*;
 use proptest::prelude::*;
 use serde_json::json;
@@ -18,31 +20,15 @@ fn keys_stand_in_the_order_of_their_utf16_units() {
 #[test]
 fn strings_escape_only_what_they_must() {
     // RFC 8785 section 3.2.2.2.
-    assert_eq!(
-        text(&json!("\u{20ac}$\u{f}\nA'B\"\\\\\"/\u{7f}")),
-        "\"\u{20ac}$\\u000f\\nA'B\\\"\\\\\\\\\\\"/\u{7f}\""
-    );
-    assert_eq!(
-        text(&json!("\u{8}\t\u{c}\r\u{0}\u{1f}")),
-        "\"\\b\\t\\f\\r\\u0000\\u001f\""
-    );
+    assert_eq!(text(&json!("\u{20ac}$\u{f}\nA'B\"\\\\\"/\u{7f}")), "\"\u{20ac}$\\u000f\\nA'B\\\"\\\\\\\\\\\"/\u{7f}\"");
+    assert_eq!(text(&json!("\u{8}\t\u{c}\r\u{0}\u{1f}")), "\"\\b\\t\\f\\r\\u0000\\u001f\"");
 }
 
 #[test]
 fn numbers_are_integers_that_every_reader_holds_exactly() {
     let most = MAX_INTEGER as i64;
-    assert_eq!(
-        text(&json!([most, -most, 0])),
-        "[9007199254740991,-9007199254740991,0]"
-    );
-    for value in [
-        json!(most + 1),
-        json!(-most - 1),
-        json!(u64::MAX),
-        json!(i64::MIN),
-        json!(1.5),
-        json!(1.0),
-    ] {
+    assert_eq!(text(&json!([most, -most, 0])), "[9007199254740991,-9007199254740991,0]");
+    for value in [json!(most + 1), json!(-most - 1), json!(u64::MAX), json!(i64::MIN), json!(1.5), json!(1.0)] {
         assert_eq!(value_to_vec(&value), Err(CanonicalError::Number), "{value}");
     }
     assert_eq!(to_vec(&0.1f32), Err(CanonicalError::Number));
@@ -50,14 +36,7 @@ fn numbers_are_integers_that_every_reader_holds_exactly() {
 
 #[test]
 fn another_spelling_of_the_same_value_is_refused() {
-    for good in [
-        "{\"a\":1,\"b\":[true,false,null,\"x\"]}",
-        "{}",
-        "[]",
-        "null",
-        "0",
-        "\"\u{e9}\"",
-    ] {
+    for good in ["{\"a\":1,\"b\":[true,false,null,\"x\"]}", "{}", "[]", "null", "0", "\"\u{e9}\""] {
         assert!(is_canonical(good.as_bytes()), "{good}");
     }
     let bad = [
@@ -89,36 +68,19 @@ fn another_spelling_of_the_same_value_is_refused() {
     }
     assert!(!is_canonical(b"\"\xff\""));
     assert!(!is_canonical(b"\xef\xbb\xbf1"));
-    assert_eq!(
-        parse(b"{\"a\":1, \"b\":2}"),
-        Err(CanonicalError::Form { at: 7 })
-    );
+    assert_eq!(parse(b"{\"a\":1, \"b\":2}"), Err(CanonicalError::Form { at: 7 }));
 }
 
 #[test]
 fn depth_and_size_are_bounded_in_both_directions() {
     let nest = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
     assert!(is_canonical(nest(MAX_DEPTH).as_bytes()));
-    assert_eq!(
-        parse(nest(MAX_DEPTH + 1).as_bytes()),
-        Err(CanonicalError::Depth)
-    );
-    assert!(matches!(
-        parse(nest(100_000).as_bytes()),
-        Err(CanonicalError::Syntax(_))
-    ));
+    assert_eq!(parse(nest(MAX_DEPTH + 1).as_bytes()), Err(CanonicalError::Depth));
+    assert!(matches!(parse(nest(100_000).as_bytes()), Err(CanonicalError::Syntax(_))));
     assert_eq!(parse(&vec![b' '; MAX_BYTES + 1]), Err(CanonicalError::Size));
-    assert_eq!(
-        value_to_vec(&json!("x".repeat(MAX_BYTES))),
-        Err(CanonicalError::Size)
-    );
-    assert_eq!(
-        value_to_vec(&json!("\n".repeat(MAX_BYTES - 2))),
-        Err(CanonicalError::Size)
-    );
-    assert!(
-        value_to_vec(&json!("x".repeat(MAX_BYTES - 2))).is_ok_and(|bytes| is_canonical(&bytes))
-    );
+    assert_eq!(value_to_vec(&json!("x".repeat(MAX_BYTES))), Err(CanonicalError::Size));
+    assert_eq!(value_to_vec(&json!("\n".repeat(MAX_BYTES - 2))), Err(CanonicalError::Size));
+    assert!(value_to_vec(&json!("x".repeat(MAX_BYTES - 2))).is_ok_and(|bytes| is_canonical(&bytes)));
 }
 
 fn values() -> impl Strategy<Value = Value> {

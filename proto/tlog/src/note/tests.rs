@@ -1,3 +1,5 @@
+//! Notes and checkpoints against published ones, and everything that is none.
+
 use super::*;
 use crate::tree::leaf_hash;
 use proptest::prelude::*;
@@ -5,7 +7,8 @@ use proptest::prelude::*;
 // Published with Go's golang.org/x/mod/sumdb/note; Ed25519 is deterministic, so equal bytes mean equal rules.
 const VKEY: &str = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
 const SEED: &str = "gQoUAtUUbI2E8kQzMPVAgOv5juF9nHT2JS/F1ccoMXM=";
-const TEXT: &str = "If you think cryptography is the answer to your problem,\nthen you don't know what your problem is.\n";
+const TEXT: &str =
+    "If you think cryptography is the answer to your problem,\nthen you don't know what your problem is.\n";
 const LINE: &str = "\u{2014} PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n";
 
 fn signer(name: &str, seed: u8) -> Signer {
@@ -18,11 +21,7 @@ fn checkpoint(size: u64) -> Checkpoint {
 
 #[test]
 fn gos_published_note_is_made_and_believed_to_the_byte() {
-    let seed: [u8; 32] = BASE64
-        .decode(SEED.as_bytes())
-        .expect("base 64")
-        .try_into()
-        .expect("32 bytes");
+    let seed: [u8; 32] = BASE64.decode(SEED.as_bytes()).expect("base 64").try_into().expect("32 bytes");
     let peter = Signer::new("PeterNeumann", SigningKey::from_bytes(&seed)).expect("a good name");
     assert_eq!(peter.verifier().to_string(), VKEY);
     let note = Note::sign(TEXT, &peter).expect("a good text");
@@ -43,13 +42,7 @@ fn a_mangled_verifier_key_is_refused() {
     for at in 0..VKEY.len() {
         let mut bytes = VKEY.as_bytes().to_vec();
         bytes[at] += 1;
-        assert!(
-            String::from_utf8(bytes)
-                .expect("ASCII")
-                .parse::<Verifier>()
-                .is_err(),
-            "{at}"
-        );
+        assert!(String::from_utf8(bytes).expect("ASCII").parse::<Verifier>().is_err(), "{at}");
     }
     // Fitting hashes, but a key too long, and an algorithm nobody knows (both from Go's tests).
     for bad in [
@@ -86,23 +79,13 @@ fn malformed_notes_are_refused() {
         assert!(Note::parse(bad.as_bytes()).is_err(), "{bad:.200}");
     }
     assert_eq!(Note::parse(b"\xff\n\n"), Err(NoteError::Text));
-    assert_eq!(
-        Note::sign("no newline", &signer("x", 1)),
-        Err(NoteError::Text)
-    );
-    assert_eq!(
-        Signer::new("a b", SigningKey::from_bytes(&[1; 32])).map(|_| ()),
-        Err(NoteError::Name)
-    );
+    assert_eq!(Note::sign("no newline", &signer("x", 1)), Err(NoteError::Text));
+    assert_eq!(Signer::new("a b", SigningKey::from_bytes(&[1; 32])).map(|_| ()), Err(NoteError::Name));
 }
 
 #[test]
 fn unknown_signatures_are_kept_and_ignored_and_wrong_ones_of_known_keys_refuse_the_note() {
-    let (log, witness, stranger) = (
-        signer("log", 1),
-        signer("witness", 2),
-        signer("stranger", 3),
-    );
+    let (log, witness, stranger) = (signer("log", 1), signer("witness", 2), signer("stranger", 3));
     let mut note = Note::sign(TEXT, &stranger).expect("a good text");
     let known = [log.verifier(), witness.verifier()];
     assert_eq!(note.verify(&known), Err(VerifyError::Unsigned));
@@ -119,31 +102,19 @@ fn unknown_signatures_are_kept_and_ignored_and_wrong_ones_of_known_keys_refuse_t
     signature.bytes[10] ^= 1;
     forged.add_signature(signature).expect("room");
     assert_eq!(forged.signatures().len(), 3);
-    assert_eq!(
-        forged.verify(&known),
-        Err(VerifyError::Signature {
-            name: "witness".into()
-        })
-    );
+    assert_eq!(forged.verify(&known), Err(VerifyError::Signature { name: "witness".into() }));
     assert_eq!(forged.verify(&known[..1]).map(|by| by.len()), Ok(1));
 }
 
 #[test]
 fn a_checkpoint_is_the_documented_text_and_reads_back_as_itself() {
     // The example of the C2SP document.
-    let text =
-        "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n";
+    let text = "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n";
     let read = Checkpoint::parse(text).expect("the documented example");
-    assert_eq!(
-        (read.origin(), read.size(), read.text().as_str()),
-        ("example.com/behind-the-sofa", 20_852_163, text)
-    );
+    assert_eq!((read.origin(), read.size(), read.text().as_str()), ("example.com/behind-the-sofa", 20_852_163, text));
     let longer = format!("{text}one more\n");
     let read = Checkpoint::parse(&longer).expect("with an extension");
-    assert_eq!(
-        (read.extensions(), read.text()),
-        (&["one more".to_owned()][..], longer)
-    );
+    assert_eq!((read.extensions(), read.text()), (&["one more".to_owned()][..], longer));
     let root = "CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=";
     for bad in [
         format!("a\n1\n{root}"),
@@ -160,10 +131,7 @@ fn a_checkpoint_is_the_documented_text_and_reads_back_as_itself() {
     ] {
         assert_eq!(Checkpoint::parse(&bad).map_err(|_| ()), Err(()), "{bad:?}");
     }
-    assert_eq!(
-        Checkpoint::new("a\n9", 1, leaf_hash(b"")),
-        Err(NoteError::Checkpoint)
-    );
+    assert_eq!(Checkpoint::new("a\n9", 1, leaf_hash(b"")), Err(NoteError::Checkpoint));
 }
 
 #[test]
@@ -171,22 +139,12 @@ fn a_signed_checkpoint_is_believed_only_from_its_own_log() {
     let log = signer("thinlane.example/log", 1);
     let signed = checkpoint(7).sign(&log).expect("its own key");
     let bytes = signed.note().to_string();
-    assert_eq!(
-        SignedCheckpoint::open(bytes.as_bytes(), &log.verifier()),
-        Ok(signed)
-    );
-    assert_eq!(
-        checkpoint(7).sign(&signer("other", 1)),
-        Err(NoteError::Name)
-    );
+    assert_eq!(SignedCheckpoint::open(bytes.as_bytes(), &log.verifier()), Ok(signed));
+    assert_eq!(checkpoint(7).sign(&signer("other", 1)), Err(NoteError::Name));
     let stranger = signer("thinlane.example/log", 2).verifier();
-    assert_eq!(
-        SignedCheckpoint::open(bytes.as_bytes(), &stranger),
-        Err(VerifyError::Unsigned)
-    );
+    assert_eq!(SignedCheckpoint::open(bytes.as_bytes(), &stranger), Err(VerifyError::Unsigned));
     // The log's key signed it, but as a note about something else.
-    let strange = Note::sign(&checkpoint(7).text().replace("thinlane", "thicklane"), &log)
-        .expect("a good text");
+    let strange = Note::sign(&checkpoint(7).text().replace("thinlane", "thicklane"), &log).expect("a good text");
     let origin = "thicklane.example/log".to_owned();
     let opened = SignedCheckpoint::open(strange.to_string().as_bytes(), &log.verifier());
     assert_eq!(opened, Err(VerifyError::Origin { origin }));
@@ -201,12 +159,8 @@ fn witnesses_signatures_travel_with_a_checkpoint() {
     let mut merged = plain.clone();
     assert_eq!(merged.merge(seen.note()), Ok(1));
     assert_eq!(merged.merge(seen.note()), Ok(0));
-    let read = SignedCheckpoint::open(merged.note().to_string().as_bytes(), &log.verifier())
-        .expect("signed");
-    assert_eq!(
-        read.note().verify(&[witness.verifier()]).map(|by| by.len()),
-        Ok(1)
-    );
+    let read = SignedCheckpoint::open(merged.note().to_string().as_bytes(), &log.verifier()).expect("signed");
+    assert_eq!(read.note().verify(&[witness.verifier()]).map(|by| by.len()), Ok(1));
     let other = checkpoint(8).sign(&log).expect("its own key");
     assert_eq!(merged.merge(other.note()), Err(NoteError::Checkpoint));
     // A copy with the log's signature spoilt cannot spoil ours.

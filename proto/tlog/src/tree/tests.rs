@@ -1,17 +1,11 @@
+//! Roots and proofs against published vectors, the definition, and flipped bits.
+
 use super::*;
 use proptest::prelude::*;
 
 /// The eight entries of the reference test data of RFC 6962 implementations.
-const ENTRIES: [&str; 8] = [
-    "",
-    "00",
-    "10",
-    "2021",
-    "3031",
-    "40414243",
-    "5051525354555657",
-    "606162636465666768696a6b6c6d6e6f",
-];
+const ENTRIES: [&str; 8] =
+    ["", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f"];
 
 /// The roots over the first 0 to 8 of them.
 const ROOTS: [&str; 9] = [
@@ -38,10 +32,7 @@ fn hash(text: &str) -> Hash {
 }
 
 fn reference() -> Vec<Hash> {
-    ENTRIES
-        .iter()
-        .map(|entry| leaf_hash(&HEXLOWER.decode(entry.as_bytes()).expect("hexadecimal")))
-        .collect()
+    ENTRIES.iter().map(|entry| leaf_hash(&HEXLOWER.decode(entry.as_bytes()).expect("hexadecimal"))).collect()
 }
 
 /// The definition in RFC 6962 section 2.1, word for word and slow.
@@ -69,10 +60,7 @@ fn the_roots_of_the_reference_entries_are_the_published_ones() {
     let mut tree = Tree::new();
     for (size, root) in ROOTS.iter().enumerate() {
         assert_eq!(root_of(&leaves[..size]).to_string(), *root);
-        assert_eq!(
-            (tree.size(), tree.root().to_string()),
-            (size as u64, (*root).to_owned())
-        );
+        assert_eq!((tree.size(), tree.root().to_string()), (size as u64, (*root).to_owned()));
         tree.extend(leaves.get(size).copied());
     }
 }
@@ -88,16 +76,9 @@ fn the_proofs_of_the_reference_entries_are_the_published_ones() {
         (1, 5, vec![ROOTS[1], NODE_2_3, LEAF_4]),
     ] {
         let proof = inclusion(&leaves[..size], index).expect("in range");
-        assert_eq!(
-            proof,
-            expected.iter().map(|text| hash(text)).collect::<Vec<_>>(),
-            "{index} of {size}"
-        );
+        assert_eq!(proof, expected.iter().map(|text| hash(text)).collect::<Vec<_>>(), "{index} of {size}");
         let leaf = &leaves[index as usize];
-        assert_eq!(
-            verify_inclusion(leaf, index, size as u64, &proof, &hash(ROOTS[size])),
-            Ok(())
-        );
+        assert_eq!(verify_inclusion(leaf, index, size as u64, &proof, &hash(ROOTS[size])), Ok(()));
     }
     for (old, new, expected) in [
         (1, 1, vec![]),
@@ -106,11 +87,7 @@ fn the_proofs_of_the_reference_entries_are_the_published_ones() {
         (2, 5, vec![NODE_2_3, LEAF_4]),
     ] {
         let proof = consistency(&leaves[..new], old).expect("in range");
-        assert_eq!(
-            proof,
-            expected.iter().map(|text| hash(text)).collect::<Vec<_>>(),
-            "{old} of {new}"
-        );
+        assert_eq!(proof, expected.iter().map(|text| hash(text)).collect::<Vec<_>>(), "{old} of {new}");
         let (a, b) = (hash(ROOTS[old as usize]), hash(ROOTS[new]));
         assert_eq!(verify_consistency(old, &a, new as u64, &b, &proof), Ok(()));
     }
@@ -126,13 +103,8 @@ fn every_proof_of_every_small_tree_verifies_and_only_for_its_own_place() {
         for index in 0..size {
             let proof = inclusion(part, index as u64).expect("in range");
             for other in 0..=size {
-                let result =
-                    verify_inclusion(&part[index], other as u64, size as u64, &proof, &root);
-                assert_eq!(
-                    result.is_ok(),
-                    other == index,
-                    "{index} as {other} of {size}"
-                );
+                let result = verify_inclusion(&part[index], other as u64, size as u64, &proof, &root);
+                assert_eq!(result.is_ok(), other == index, "{index} as {other} of {size}");
             }
         }
         for old in 0..=size {
@@ -145,10 +117,7 @@ fn every_proof_of_every_small_tree_verifies_and_only_for_its_own_place() {
             );
             let foreign = leaf_hash(b"foreign");
             assert!(verify_consistency(old as u64, &foreign, size as u64, &root, &proof).is_err());
-            assert!(
-                verify_consistency(old as u64, &old_root, size as u64, &foreign, &proof).is_err()
-                    || old == 0
-            );
+            assert!(verify_consistency(old as u64, &old_root, size as u64, &foreign, &proof).is_err() || old == 0);
         }
         assert_eq!(inclusion(part, size as u64), None);
         assert_eq!(consistency(part, size as u64 + 1), None);
@@ -172,32 +141,14 @@ fn impossible_sizes_are_refused_without_a_panic() {
     let (a, b) = (leaf_hash(b"a"), leaf_hash(b"b"));
     let long = vec![a; 200];
     assert_eq!(verify_inclusion(&a, 0, 0, &[], &a), Err(ProofError::Range));
-    assert_eq!(
-        verify_inclusion(&a, u64::MAX, u64::MAX, &long, &a),
-        Err(ProofError::Range)
-    );
+    assert_eq!(verify_inclusion(&a, u64::MAX, u64::MAX, &long, &a), Err(ProofError::Range));
     assert!(verify_inclusion(&a, u64::MAX - 1, u64::MAX, &long, &a).is_err());
-    assert_eq!(
-        verify_consistency(2, &a, 1, &b, &[]),
-        Err(ProofError::Range)
-    );
-    assert_eq!(
-        verify_consistency(1, &a, 2, &b, &[]),
-        Err(ProofError::Length)
-    );
-    assert_eq!(
-        verify_consistency(0, &a, 2, &b, &[]),
-        Err(ProofError::Mismatch)
-    );
+    assert_eq!(verify_consistency(2, &a, 1, &b, &[]), Err(ProofError::Range));
+    assert_eq!(verify_consistency(1, &a, 2, &b, &[]), Err(ProofError::Length));
+    assert_eq!(verify_consistency(0, &a, 2, &b, &[]), Err(ProofError::Mismatch));
     assert_eq!(verify_consistency(0, &EMPTY_ROOT, 2, &b, &[]), Ok(()));
-    assert_eq!(
-        verify_consistency(0, &EMPTY_ROOT, 0, &b, &[]),
-        Err(ProofError::Mismatch)
-    );
-    assert_eq!(
-        verify_consistency(2, &a, 2, &a, &[b]),
-        Err(ProofError::Length)
-    );
+    assert_eq!(verify_consistency(0, &EMPTY_ROOT, 0, &b, &[]), Err(ProofError::Mismatch));
+    assert_eq!(verify_consistency(2, &a, 2, &a, &[b]), Err(ProofError::Length));
     for old in [1, 2, 3, u64::MAX - 1, 1 << 63] {
         assert!(verify_consistency(old, &a, u64::MAX, &b, &long).is_err());
     }
@@ -209,13 +160,7 @@ fn a_hash_reads_back_as_itself_and_nothing_else_does() {
     assert_eq!(one.to_string().parse(), Ok(one));
     assert_eq!(Hash::from_base64(&one.to_base64()), Ok(one));
     let upper = one.to_string().to_uppercase();
-    for bad in [
-        "",
-        "00",
-        upper.as_str(),
-        &one.to_string()[..63],
-        &format!("{one}0"),
-    ] {
+    for bad in ["", "00", upper.as_str(), &one.to_string()[..63], &format!("{one}0")] {
         assert_eq!(bad.parse::<Hash>(), Err(HashError), "{bad}");
     }
 }
