@@ -67,7 +67,8 @@ fn run(cli: Cli, out: Out) -> Result<(), (Out, Failure)> {
 /// A panic is a bug; it is told in the same form as every other failure.
 fn tell_panic(info: &std::panic::PanicHookInfo<'_>) {
     let what = info.payload().downcast_ref::<&str>().copied();
-    let what = what.or_else(|| info.payload().downcast_ref::<String>().map(String::as_str)).unwrap_or("it gave no reason");
+    let what =
+        what.or_else(|| info.payload().downcast_ref::<String>().map(String::as_str)).unwrap_or("it gave no reason");
     let place = info.location().map(|at| format!(" ({}:{})", at.file(), at.line())).unwrap_or_default();
     eprintln!("error: thinlane itself failed: {what}{place}\nnext: please report this line");
 }

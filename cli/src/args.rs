@@ -1,0 +1,194 @@
+//! The command line as a whole; each family's own arguments stand with the family in `cmd`.
+
+use std::path::PathBuf;
+
+use clap::builder::FalseyValueParser;
+use clap::{Args, Parser, Subcommand, ValueHint};
+use reqwest::Url;
+
+use crate::api::parse_url;
+use crate::cmd::{account, asset, audit, down, lane, lock, request, session, site, system, task, user};
+use crate::secret::Source;
+
+/// Opens one lane to one device: this person, this port, this half hour.
+///
+/// Log in, ask for a task on an asset, and connect when it is approved:
+///
+///   thinlane login https://hq.example:7443 --ca-fingerprint sha256:...
+///   thinlane connect rtu-7 --task iec104 --for 30m --reason "replace CT" -- my-tool
+///
+/// Exit codes: 0 done, 1 failure, 2 usage, 3 denied, 4 timed out waiting, 5 expired, killed or revoked,
+/// 6 unreachable, 7 verification failed.
+#[derive(Parser)]
+#[command(name = "thinlane", version, verbatim_doc_comment, propagate_version = true, max_term_width = 110)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command takes.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Everywhere")]
+pub struct Global {
+    /// Keep all of your files here instead of in the XDG directories
+    #[arg(long, global = true, value_name = "DIR", env = "THINLANE_HOME", value_hint = ValueHint::DirPath)]
+    pub home: Option<PathBuf>,
+    /// The controller, if not the one you logged in to last
+    #[arg(long, global = true, value_name = "URL", env = "THINLANE_URL", value_parser = parse_url)]
+    pub url: Option<Url>,
+    /// Use the bearer token in this file, or env://NAME, instead of your log-in
+    #[arg(long, global = true, value_name = "FILE", env = "THINLANE_TOKEN_FILE", hide_env_values = true)]
+    pub token_file: Option<Source>,
+    /// Print JSON: one object, or one object a line
+    #[arg(long, global = true, env = "THINLANE_JSON", value_parser = FalseyValueParser::new())]
+    pub json: bool,
+    /// No hints and no progress on stderr
+    #[arg(long, short, global = true, env = "THINLANE_QUIET", value_parser = FalseyValueParser::new())]
+    pub quiet: bool,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Log in to a controller
+    Login(account::Login),
+    /// End your log-in, here and on the controller
+    Logout,
+    /// Show who you are to the controller
+    Whoami(account::WhoAmI),
+    /// First log-in: set your password, enrol your authenticator app
+    Setup(account::Setup),
+
+    /// Open a lane, use it, close it: the whole way in one command
+    Connect(lane::Connect),
+    /// Open a lane and leave it to a background process, or export it for a stock WireGuard client
+    Up(lane::Up),
+    /// Close a lane that `up` opened; without SES all of yours on this machine
+    Down(down::Down),
+    /// Ask for more time in a session
+    Extend(session::Extend),
+    /// End your session
+    Release(session::Release),
+
+    /// Ask for a task on an asset, and decide what others ask for
+    #[command(subcommand, visible_alias = "req")]
+    Request(request::Request),
+    /// Look at sessions, and stop them
+    #[command(subcommand, visible_alias = "ses")]
+    Session(session::Session),
+
+    /// Devices
+    #[command(subcommand)]
+    Asset(asset::Asset),
+    /// Sites and their gateways
+    #[command(subcommand)]
+    Site(site::Site),
+    /// What can be done on an asset: protocol, port, longest time
+    #[command(subcommand)]
+    Task(task::Task),
+    /// People
+    #[command(subcommand)]
+    User(user::User),
+    /// Close a person, organisation, site or asset at once, sessions included
+    #[command(subcommand)]
+    Lock(lock::Lock),
+    /// Take a lock away
+    Unlock(lock::Unlock),
+    /// The transparency log
+    #[command(subcommand)]
+    Audit(audit::Audit),
+
+    /// Check this machine and the way to the controller, with the next step for what is wrong
+    Doctor,
+    /// Print completions for a shell
+    Completions(system::Completions),
+    /// Write the manual pages into a directory
+    Man(system::Man),
+    /// Print the version
+    Version,
+
+    /// Holds the lane of an approved request; started by `up`
+    #[command(hide = true)]
+    Hold(lane::Hold),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        Cli::command().debug_assert();
+    }
+
+    fn parses(line: &str) -> bool {
+        Cli::try_parse_from(std::iter::once("thinlane").chain(line.split(' '))).is_ok()
+    }
+
+    #[test]
+    fn every_form_of_the_contract_is_taken() {
+        for line in [
+            "login https://hq:7443 --ca-fingerprint sha256:0000000000000000000000000000000000000000000000000000000000000000 --user alice --password-stdin --totp-secret-file F",
+            "login hq:7443 --user alice --password-stdin --totp 123456",
+            "whoami --token",
+            "setup https://hq:7443 --ca-fingerprint sha256:0000000000000000000000000000000000000000000000000000000000000000 --user a --code-file F --password-stdin --json",
+            "user add bob --name Bob --org acme --sponsor alice --role requester,approver --until 2027-01-31",
+            "user ls",
+            "user lock bob --reason x",
+            "user reset bob --out F",
+            "site add north --endpoint 192.0.2.1:7443",
+            "site token north --qr --out F",
+            "asset add rtu-7 --site north --address 192.168.1.10 --type rtu --criticality high --label owner=acme --label bay=7",
+            "asset import F.csv",
+            "asset rm rtu-7",
+            "task show iec104",
+            "request create rtu-7 --task iec104 --for 30m --reason x --ticket CHG-12 --wait 1m",
+            "request create rtu-7 --task iec104 --reason x --nowait",
+            "request ls --pending",
+            "request approve req_7k2m9q4x --note fine",
+            "request deny 7k2m --reason no",
+            "connect rtu-7 --task iec104 --for 30m --reason x --wait 1m --native --iface tl-x -- sh -c true",
+            "connect req_7k2m9q4x",
+            "up req_7k2m9q4x --config-out F",
+            "down",
+            "down ses_7k2m9q4x",
+            "extend ses_7k2m9q4x --for 15m --reason CODE",
+            "release ses_7k2m9q4x",
+            "session ls --active --vendor --site north --json",
+            "session kill ses_7k2m9q4x --reason x",
+            "session watch",
+            "lock user bob --for 1h --reason x",
+            "lock ls",
+            "unlock org acme",
+            "unlock lock_7k2m9q4x",
+            "audit tail -f",
+            "audit verify --dir /var/lib/thinlane",
+            "doctor",
+            "completions powershell",
+            "version",
+        ] {
+            assert!(parses(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for line in [
+            "connect",
+            "request create rtu-7 --task x --reason y --wait 1m --nowait",
+            "request create rtu-7 --task x --reason y --for 0s",
+            "request deny req_7k2m9q4x",
+            "session kill ses_7k2m9q4x",
+            "asset add rtu-7 --site north --address 192.168.1.300 --type rtu",
+            "user add bob --name Bob --role king",
+            "lock user bob",
+            "up req_7k2m9q4x --config-out F --iface x",
+            "login http://hq",
+        ] {
+            assert!(!parses(line), "{line}");
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The transparency log: reading along, and verifying it here or on the controller.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueHint};
+use serde_json::Value;
+use thinlane_session::{Entry, World};
+use thinlane_store::Replay;
+use thinlane_wire::api::{AuditProblem, AuditReport, List, LogEntry, Schema};
+
+use crate::api::paths::query;
+use crate::context::Context;
+use crate::failure::{Exit, Failure, Result};
+use crate::out::{clean, text, time};
+
+/// How long the controller holds an answer back while nothing is logged.
+const HELD: u64 = 30;
+
+#[derive(Subcommand)]
+pub enum Audit {
+    /// Show the newest entries
+    Tail(Tail),
+    /// Recompute the log's tree and compare it with everything that was signed
+    ///
+    /// Asks the controller; with --dir it reads a controller's directory, or a copy of one, offline and without
+    /// log-in. Exit code 7 when something does not fit.
+    Verify {
+        /// A controller's directory, or a copy of one
+        #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+        dir: Option<PathBuf>,
+    },
+}
+
+#[derive(Args)]
+pub struct Tail {
+    /// Go on as entries are written
+    #[arg(short, long)]
+    follow: bool,
+    /// How many of the newest to begin with
+    #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 20)]
+    lines: u64,
+}
+
+pub async fn run(context: &Context, command: Audit) -> Result<()> {
+    match command {
+        Audit::Tail(args) => tail(context, args).await,
+        Audit::Verify { dir: None } => {
+            let report: AuditReport = context.client()?.get_waiting("/audit/verify", Duration::from_secs(600)).await?;
+            judge(context, &report, "the controller's log")
+        }
+        Audit::Verify { dir: Some(dir) } => {
+            let report = verify(&dir)?;
+            judge(context, &report, &dir.display().to_string())
+        }
+    }
+}
+
+async fn tail(context: &Context, args: Tail) -> Result<()> {
+    let client = context.client()?;
+    let first = query("/audit/entries", &[("last", Some(args.lines.clamp(1, 1000).to_string()))]);
+    let mut page: List<LogEntry> = client.get(&first).await?;
+    let mut last = None;
+    let mut away = 0;
+    loop {
+        for entry in &page.items {
+            last = Some(entry.index);
+            context.out.show(entry, line)?;
+        }
+        if !args.follow {
+            return Ok(());
+        }
+        let after = last.map(|index| index.to_string());
+        let path = query(
+            "/audit/entries",
+            &[("after", after), ("wait", Some(HELD.to_string())), ("limit", Some("500".into()))],
+        );
+        let asked = std::time::Instant::now();
+        page = match client.get_waiting(&path, Duration::from_secs(HELD)).await {
+            Ok(page) => {
+                away = 0;
+                page
+            }
+            Err(failure) if failure.exit == Exit::Unreachable && failure.code.is_none() && away < 20 => {
+                away += 1;
+                context.out.hint("the controller is away; asking again");
+                tokio::time::sleep(Duration::from_secs(3)).await;
+                List { schema: Schema, items: Vec::new(), next: None }
+            }
+            Err(failure) => return Err(failure),
+        };
+        // Whatever answers at once with nothing must not be asked in a tight loop.
+        if page.items.is_empty() && asked.elapsed() < Duration::from_millis(500) {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+}
+
+/// One entry on one line: when, who, what, and the short facts in it.
+fn line(entry: &LogEntry) -> String {
+    const SAID: [&str; 5] = ["schema", "time", "actor", "kind", "index"];
+    let facts: Vec<String> = match &entry.entry {
+        Value::Object(fields) => fields
+            .iter()
+            .filter(|(name, _)| !SAID.contains(&name.as_str()))
+            .filter_map(|(name, value)| match value {
+                Value::String(text) => Some(format!("{name}={}", text.chars().take(80).collect::<String>())),
+                Value::Number(number) => Some(format!("{name}={number}")),
+                Value::Bool(flag) => Some(format!("{name}={flag}")),
+                _ => None,
+            })
+            .collect(),
+        _ => Vec::new(),
+    };
+    let text = format!(
+        "{:>6}  {}  {:<20}  {:<22}  {}",
+        entry.index,
+        time::local(entry.time),
+        entry.actor,
+        entry.kind,
+        facts.join(" ")
+    );
+    clean(text.trim_end()).replace('\n', " ")
+}
+
+fn judge(context: &Context, report: &AuditReport, what: &str) -> Result<()> {
+    context.out.show(report, |report| {
+        let mut shown = text::pairs(&[
+            ("entries", report.entries.to_string()),
+            ("root", report.root.clone()),
+            ("checkpoints", format!("{} compared", report.checkpoints)),
+        ]);
+        for problem in &report.problems {
+            shown.push_str(&clean(&format!("{}: {}\n", problem.kind, problem.message)));
+        }
+        shown.push_str(if report.ok { "everything fits\n" } else { "" });
+        shown
+    })?;
+    if report.ok {
+        return Ok(());
+    }
+    let first = report.problems.first().map_or("it does not say what".to_owned(), |problem| problem.message.clone());
+    Err(Failure::new(
+        Exit::Verification,
+        format!(
+            "{what} is not what was signed: {} found, the first: {first}",
+            text::count(report.problems.len() as u64, "problem")
+        ),
+    )
+    .next("keep the directory as it is, and compare with a backup: thinlane audit verify --dir COPY"))
+}
+
+/// Verifies a directory offline: entries, checkpoints, and the state rebuilt from the entries.
+fn verify(dir: &Path) -> Result<AuditReport> {
+    let found = thinlane_store::verify(dir, Vec::new(), &mut Rebuilt(World::new())).map_err(|error| {
+        Failure::failed(format!("{} cannot be verified: {error}", dir.display()))
+            .next("name a controller's directory, or a copy of one, that you may read")
+    })?;
+    Ok(AuditReport {
+        schema: Schema,
+        ok: found.is_sound(),
+        entries: found.entries,
+        root: data_encoding::HEXLOWER.encode(&found.root.0),
+        checkpoints: found.checkpoints,
+        problems: found
+            .problems
+            .into_iter()
+            .map(|problem| AuditProblem {
+                kind: problem.kind.to_owned(),
+                index: problem.index,
+                message: problem.message,
+            })
+            .collect(),
+    })
+}
+
+/// The state that the entries lead to.
+struct Rebuilt(World);
+
+impl Replay for Rebuilt {
+    fn entry(&mut self, json: &[u8]) -> std::result::Result<(), String> {
+        let entry: Entry = serde_json::from_slice(json).map_err(|error| format!("this is no entry: {error}"))?;
+        self.0.replay(&entry);
+        Ok(())
+    }
+
+    fn rows(&self) -> Vec<(String, String, Value)> {
+        self.0.rows().map(|(key, doc)| (key.kind.as_str().to_owned(), key.id, doc)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(value: Value) -> LogEntry {
+        LogEntry {
+            schema: Schema,
+            index: 7,
+            time: thinlane_model::Wall::from_millis(0),
+            actor: "person:alice".into(),
+            kind: "session.active".into(),
+            entry: value,
+            leaf_hash: "00".into(),
+        }
+    }
+
+    #[test]
+    fn an_entry_is_one_line_whatever_is_in_it() {
+        let shown = line(&entry(
+            serde_json::json!({"schema": 1, "session": "ses_7k2m9q4x", "reason": "a\nb\u{1b}[2J", "deep": {"x": 1}}),
+        ));
+        assert!(shown.contains("session.active") && shown.contains("session=ses_7k2m9q4x"), "{shown}");
+        assert!(!shown.contains('\n') && !shown.contains('\u{1b}'), "{shown:?}");
+    }
+
+    #[test]
+    fn a_directory_that_is_no_controllers_is_named() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let failure = verify(dir.path()).expect_err("nothing there");
+        assert!(failure.message.contains(&dir.path().display().to_string()), "{}", failure.message);
+        assert!(failure.next.is_some());
+    }
+}

@@ -1,0 +1,91 @@
+//! The commands, one file per family.
+
+pub mod account;
+pub mod asset;
+pub mod audit;
+pub mod csv;
+pub mod doctor;
+pub mod down;
+pub mod lane;
+pub mod lock;
+pub mod man;
+pub mod request;
+pub mod session;
+pub mod site;
+pub mod system;
+pub mod task;
+pub mod user;
+
+use std::path::Path;
+
+use thinlane_model::Span;
+use thinlane_wire::api::Code;
+
+use crate::args::Command;
+use crate::context::Context;
+use crate::failure::Result;
+use crate::out::{qr, time};
+
+/// Runs one command.
+pub async fn run(context: &Context, command: Command) -> Result<()> {
+    match command {
+        Command::Login(args) => account::login(context, args).await,
+        Command::Logout => account::logout(context).await,
+        Command::Whoami(args) => account::whoami(context, args).await,
+        Command::Setup(args) => account::setup(context, args).await,
+        Command::Connect(args) => lane::connect(context, args).await,
+        Command::Up(args) => lane::up(context, args).await,
+        Command::Hold(args) => lane::hold(context, args).await,
+        Command::Down(args) => down::down(context, args).await,
+        Command::Extend(args) => session::extend(context, args).await,
+        Command::Release(args) => session::release(context, args).await,
+        Command::Request(args) => request::run(context, args).await,
+        Command::Session(args) => session::run(context, args).await,
+        Command::Asset(args) => asset::run(context, args).await,
+        Command::Site(args) => site::run(context, args).await,
+        Command::Task(args) => task::run(context, args).await,
+        Command::User(args) => user::run(context, args).await,
+        Command::Lock(args) => lock::run(context, args).await,
+        Command::Unlock(args) => lock::unlock(context, args).await,
+        Command::Audit(args) => audit::run(context, args).await,
+        Command::Doctor => doctor::run(context).await,
+        Command::Completions(args) => system::completions(args),
+        Command::Man(args) => man::write(&args.dir),
+        Command::Version => system::version(context),
+    }
+}
+
+/// A duration of at least one second, in whole seconds.
+pub fn parse_span(text: &str) -> std::result::Result<Span, String> {
+    let span: Span = text.parse().map_err(|error: thinlane_model::DurationError| error.to_string())?;
+    match span.as_millis() % 1000 {
+        0 => Ok(span),
+        _ => Err("a duration is given in whole seconds here".to_owned()),
+    }
+}
+
+/// Shows a one-time code, or writes it 0600 to a file.
+fn show_code(context: &Context, code: &Code, file: Option<&Path>, with_qr: bool) -> Result<()> {
+    let out = context.out;
+    let expires = time::local(code.expires_at);
+    if let Some(file) = file {
+        crate::home::write_private(file, format!("{}\n", code.code).as_bytes(), context.home.owner())?;
+        if out.json {
+            return out.object(&serde_json::json!({ "out": file, "expires_at": code.expires_at }));
+        }
+        out.hint(&format!("the code is in {} and works once, until {expires}", file.display()));
+        return Ok(());
+    }
+    if out.json {
+        return out.object(&serde_json::json!({ "code": code.code, "expires_at": code.expires_at }));
+    }
+    if with_qr {
+        match qr::render(&code.code, out.colour) {
+            Some(picture) => out.line(&picture)?,
+            None => out.hint("the code is too long for a QR code"),
+        }
+    }
+    out.line(&code.code)?;
+    out.hint(&format!("this code is shown once; it works once, until {expires}"));
+    Ok(())
+}

@@ -1,0 +1,62 @@
+//! Task profiles of the policy in force.
+
+use clap::Subcommand;
+use thinlane_model::TaskName;
+use thinlane_wire::api::TaskView;
+
+use crate::api::paths::item;
+use crate::context::Context;
+use crate::failure::Result;
+use crate::out::{Table, text, time};
+
+#[derive(Subcommand)]
+pub enum Task {
+    /// List what can be asked for
+    Ls,
+    /// Show one task profile
+    Show { task: TaskName },
+}
+
+pub async fn run(context: &Context, command: Task) -> Result<()> {
+    let client = context.client()?;
+    match command {
+        Task::Ls => {
+            let tasks: Vec<TaskView> = client.list("/tasks", usize::MAX).await?;
+            context.out.list(&tasks, "the policy in force has no task", table)
+        }
+        Task::Show { task } => {
+            let task: TaskView = client.get(&item("tasks", task)).await?;
+            context.out.show(&task, show)
+        }
+    }
+}
+
+fn table(tasks: &[TaskView]) -> Table {
+    let mut table = Table::new(&["task", "protocol", ">port", ">default", ">longest", "title"]);
+    for task in tasks {
+        table.row([
+            task.task.to_string(),
+            task.protocol.to_string(),
+            task.port.to_string(),
+            time::duration(task.default_seconds),
+            time::duration(task.max_seconds),
+            task.title.clone(),
+        ]);
+    }
+    table
+}
+
+fn show(task: &TaskView) -> String {
+    text::pairs(&[
+        ("task", task.task.to_string()),
+        ("title", task.title.clone()),
+        ("protocol", task.protocol.to_string()),
+        ("port", task.port.to_string()),
+        ("default", time::duration(task.default_seconds)),
+        ("longest", time::duration(task.max_seconds)),
+        ("without controller", format!("closes after {}", time::duration(task.offline_seconds))),
+        ("idle", task.idle_seconds.map(|secs| format!("closes after {}", time::duration(secs))).unwrap_or_default()),
+        ("packets a second", task.limits.packets_per_second.map(|most| most.to_string()).unwrap_or_default()),
+        ("connections", task.limits.connections.map(|most| most.to_string()).unwrap_or_default()),
+    ])
+}

@@ -1,0 +1,150 @@
+//! People.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueHint};
+use serde_json::json;
+use thinlane_model::{Login, OrgName, Role, Wall};
+use thinlane_wire::api::{Code, Done, LockView, NewUser, Reason, UserView};
+
+use super::show_code;
+use crate::api::paths::{item, verb};
+use crate::context::Context;
+use crate::failure::Result;
+use crate::out::{Table, text, time};
+
+#[derive(Subcommand)]
+pub enum User {
+    /// Add a person and print the set-up code for their first log-in
+    Add(Add),
+    /// List people
+    Ls,
+    /// Show one person
+    Show { login: Login },
+    /// Lock a person out: log-ins and sessions end at once
+    Lock {
+        login: Login,
+        /// Why; it is written into the log
+        #[arg(long)]
+        reason: String,
+    },
+    /// Let a locked person in again
+    Unlock {
+        login: Login,
+        /// Why; it is written into the log
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Take password and authenticator away and print a new set-up code
+    Reset {
+        login: Login,
+        /// Write the code here (0600) instead of printing it
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        out: Option<PathBuf>,
+    },
+}
+
+#[derive(Args)]
+pub struct Add {
+    login: Login,
+    /// The person's name
+    #[arg(long)]
+    name: String,
+    /// The organisation of an external person
+    #[arg(long)]
+    org: Option<OrgName>,
+    /// Who answers for an external person
+    #[arg(long, value_name = "LOGIN")]
+    sponsor: Option<Login>,
+    /// Any of requester, approver, ops, site-tech, auditor, admin
+    #[arg(long = "role", value_name = "ROLE", value_delimiter = ',', required = true)]
+    roles: Vec<Role>,
+    /// The day on which the account ends
+    #[arg(long, value_name = "DATE", value_parser = time::parse_moment)]
+    until: Option<Wall>,
+    /// Write the set-up code here (0600) instead of printing it
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    out: Option<PathBuf>,
+}
+
+pub async fn run(context: &Context, command: User) -> Result<()> {
+    let client = context.client()?;
+    let out = context.out;
+    match command {
+        User::Add(add) => {
+            let body = NewUser {
+                user: add.login,
+                name: add.name,
+                org: add.org,
+                sponsor: add.sponsor,
+                roles: add.roles.into_iter().collect(),
+                until: add.until,
+            };
+            let code: Code = client.post("/users", &body).await?;
+            show_code(context, &code, add.out.as_deref(), false)?;
+            hint_setup(context, &body.user);
+            Ok(())
+        }
+        User::Ls => {
+            let people: Vec<UserView> = client.list("/users", usize::MAX).await?;
+            out.list(&people, "there is nobody", table)
+        }
+        User::Show { login } => {
+            let person: UserView = client.get(&item("users", login)).await?;
+            out.show(&person, show)
+        }
+        User::Lock { login, reason } => {
+            let lock: LockView = client.post(&verb("users", login, "lock"), &Reason { reason }).await?;
+            super::lock::tell(context, &lock)
+        }
+        User::Unlock { login, reason } => {
+            let _: Done = client.post(&verb("users", &login, "unlock"), &Reason { reason }).await?;
+            out.show(&json!({ "user": login, "locked": false }), |_| format!("{login} is unlocked"))
+        }
+        User::Reset { login, out } => {
+            let code: Code = client.post(&verb("users", &login, "reset"), &json!({})).await?;
+            show_code(context, &code, out.as_deref(), false)?;
+            hint_setup(context, &login);
+            Ok(())
+        }
+    }
+}
+
+/// What the person has to run with the code.
+fn hint_setup(context: &Context, login: &Login) {
+    let pinned = context.home.read_ca().ok().flatten().map(|ca| crate::api::Fingerprint::of(&ca).to_string());
+    if let (Ok(url), Some(fingerprint)) = (context.controller(), pinned) {
+        context.out.hint(&format!(
+            "{login} runs: thinlane setup {} --ca-fingerprint {fingerprint} --user {login} --code-file FILE",
+            url.as_str().trim_end_matches('/')
+        ));
+    }
+}
+
+fn table(people: &[UserView]) -> Table {
+    let mut table = Table::new(&["login", "name", "organisation", "roles", "until", "state"]);
+    for person in people {
+        table.row([
+            person.user.to_string(),
+            person.name.clone(),
+            text::or_dash(person.org.as_ref()),
+            text::joined(&person.roles),
+            time::local_or_dash(person.until),
+            person.state.clone(),
+        ]);
+    }
+    table
+}
+
+fn show(person: &UserView) -> String {
+    text::pairs(&[
+        ("login", person.user.to_string()),
+        ("name", person.name.clone()),
+        ("organisation", text::or_dash(person.org.as_ref())),
+        ("sponsor", text::or_dash(person.sponsor.as_ref())),
+        ("roles", text::joined(&person.roles)),
+        ("state", person.state.clone()),
+        ("created", time::local(person.created_at)),
+        ("until", time::local_or_dash(person.until)),
+    ])
+}

@@ -1,0 +1,179 @@
+//! The person's own files: configuration and pinned CA, token, live lanes. All 0600 in directories 0700.
+
+pub mod config;
+mod private;
+
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{Uid, User};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use serde::{Deserialize, Serialize};
+use thinlane_model::{Login, Wall};
+use zeroize::Zeroizing;
+
+use crate::failure::{Exit, Failure, Result};
+pub use config::Config;
+pub use private::{Owner, open_private_log, read_bounded, write_private};
+
+/// The largest file of ours that is read.
+const LARGEST: u64 = 64 * 1024;
+
+/// Where one person's files are.
+#[derive(Debug, Clone)]
+pub struct Home {
+    config: PathBuf,
+    state: PathBuf,
+    /// Set where `--home` moved everything.
+    moved: Option<PathBuf>,
+    /// Under sudo: the person behind it, to whom new files are given.
+    owner: Option<Owner>,
+}
+
+/// A stored log-in.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredToken {
+    pub token: String,
+    pub user: Login,
+    pub expires_at: Wall,
+    /// The controller that gave it.
+    pub url: String,
+}
+
+impl Home {
+    /// `--home` (or `THINLANE_HOME`), else the XDG directories; under sudo those of the person who called it.
+    pub fn locate(flag: Option<&Path>) -> Result<Home> {
+        if let Some(dir) = flag {
+            let dir = std::path::absolute(dir).map_err(crate::failure::io(dir.display()))?;
+            return Ok(Home { config: dir.clone(), state: dir.clone(), moved: Some(dir), owner: None });
+        }
+        let person = sudo_person();
+        let own = |name: &str| match &person {
+            Some(_) => None,
+            None => std::env::var_os(name).map(PathBuf::from).filter(|dir| dir.is_absolute()),
+        };
+        let home = match &person {
+            Some(user) => Some(user.dir.clone()),
+            None => std::env::var_os("HOME").map(PathBuf::from).filter(|dir| dir.is_absolute()),
+        };
+        let base = |name: &str, under: &str| {
+            own(name).or_else(|| home.as_ref().map(|home| home.join(under))).map(|dir| dir.join("thinlane")).ok_or_else(
+                || {
+                    Failure::failed(format!("there is no place for your files: neither HOME nor {name} is set"))
+                        .next("name one: thinlane --home DIR ...")
+                },
+            )
+        };
+        Ok(Home {
+            config: base("XDG_CONFIG_HOME", ".config")?,
+            state: base("XDG_STATE_HOME", ".local/state")?,
+            moved: None,
+            owner: person.map(|user| Owner { uid: user.uid, gid: user.gid }),
+        })
+    }
+
+    /// The directory given with `--home`.
+    pub fn moved(&self) -> Option<&Path> {
+        self.moved.as_deref()
+    }
+
+    /// To whom new files belong, where that is not this process's user.
+    pub fn owner(&self) -> Option<Owner> {
+        self.owner
+    }
+
+    pub fn state_dir(&self) -> &Path {
+        &self.state
+    }
+
+    pub fn config_file(&self) -> PathBuf {
+        self.config.join("config.toml")
+    }
+
+    pub fn ca_file(&self) -> PathBuf {
+        self.config.join("ca.pem")
+    }
+
+    pub fn token_file(&self) -> PathBuf {
+        self.state.join("token.json")
+    }
+
+    /// One file per lane that this machine holds, or has exported.
+    pub fn lanes_dir(&self) -> PathBuf {
+        self.state.join("lanes")
+    }
+
+    /// What background lanes had to say.
+    pub fn log_dir(&self) -> PathBuf {
+        self.state.join("log")
+    }
+
+    /// Writes one of our files, whole or not at all.
+    pub fn write(&self, file: &Path, bytes: &[u8]) -> Result<()> {
+        write_private(file, bytes, self.owner)
+    }
+
+    /// The configuration; the default where there is none.
+    pub fn read_config(&self) -> Result<Config> {
+        match read_bounded(&self.config_file(), LARGEST)? {
+            Some(text) => Config::parse(&text, &self.config_file()),
+            None => Ok(Config::default()),
+        }
+    }
+
+    pub fn write_config(&self, config: &Config) -> Result<()> {
+        self.write(&self.config_file(), config.render().as_bytes())
+    }
+
+    /// The pinned CA certificate.
+    pub fn read_ca(&self) -> Result<Option<CertificateDer<'static>>> {
+        let file = self.ca_file();
+        let Some(text) = read_bounded(&file, LARGEST)? else { return Ok(None) };
+        CertificateDer::from_pem_slice(text.as_bytes()).map(Some).map_err(|_| {
+            Failure::new(Exit::Verification, format!("{} holds no certificate", file.display()))
+                .next(format!("rm {} && thinlane login URL --ca-fingerprint sha256:HEX", file.display()))
+        })
+    }
+
+    pub fn write_ca(&self, ca: &CertificateDer<'_>) -> Result<()> {
+        self.write(&self.ca_file(), private::pem("CERTIFICATE", ca).as_bytes())
+    }
+
+    /// The stored log-in; refused where others can read it.
+    pub fn read_token(&self) -> Result<Option<StoredToken>> {
+        let file = self.token_file();
+        private::refuse_shared(&file)?;
+        let Some(text) = read_bounded(&file, LARGEST)?.map(Zeroizing::new) else { return Ok(None) };
+        serde_json::from_str(&text)
+            .map(Some)
+            .map_err(|_| Failure::failed(format!("{} is damaged", file.display())).next("thinlane login"))
+    }
+
+    pub fn write_token(&self, token: &StoredToken) -> Result<()> {
+        let text = Zeroizing::new(serde_json::to_vec(token).map_err(|error| Failure::failed(error.to_string()))?);
+        self.write(&self.token_file(), &text)
+    }
+
+    pub fn remove_token(&self) -> Result<()> {
+        match std::fs::remove_file(self.token_file()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(crate::failure::io(self.token_file().display())(error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Who called sudo, where this process runs as root for a person whose home it does not have.
+fn sudo_person() -> Option<User> {
+    if !Uid::effective().is_root() {
+        return None;
+    }
+    let uid: u32 = std::env::var("SUDO_UID").ok()?.parse().ok()?;
+    let user = User::from_uid(Uid::from_raw(uid)).ok().flatten()?;
+    (!user.uid.is_root()).then_some(user)
+}
+
+#[cfg(test)]
+mod tests;

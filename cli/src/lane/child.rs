@@ -1,0 +1,182 @@
+//! The command that runs inside a lane.
+
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+use thinlane_model::SessionId;
+use tokio::process::{Child, Command};
+
+use crate::failure::{Failure, Result, plain};
+
+/// How long a command may take to end after it was asked to.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// A running command.
+pub struct Running {
+    child: Child,
+    /// The process group of its own that it leads, which is then ended as a whole.
+    group: Option<Pid>,
+}
+
+/// What a command learns about its lane.
+pub struct Surroundings<'a> {
+    pub address: Ipv4Addr,
+    pub port: u16,
+    pub session: SessionId,
+    pub iface: &'a str,
+}
+
+/// Refuses a command that is not there, before a request is used for it.
+pub fn check(command: &[OsString]) -> Result<()> {
+    let Some(program) = command.first() else { return Ok(()) };
+    let runs = |path: &Path| path.is_file() && path.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o111 != 0);
+    let path = Path::new(program);
+    let found = if path.components().count() > 1 {
+        runs(path)
+    } else {
+        std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(|dir| runs(&dir.join(path)))
+    };
+    match found {
+        true => Ok(()),
+        false => {
+            Err(Failure::failed(format!("there is no command {}", path.display())).next("check its name, and PATH"))
+        }
+    }
+}
+
+/// Starts a command.
+///
+/// At a terminal it stays in the foreground, so that it can be typed to; otherwise it gets a process group of
+/// its own, so that what it starts ends with it.
+pub fn start(command: &[OsString], around: &Surroundings<'_>) -> Result<Running> {
+    let (program, arguments) = command.split_first().expect("a command was checked to have a name");
+    let own_group = !std::io::stdin().is_terminal();
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .env("THINLANE_ASSET_ADDRESS", around.address.to_string())
+        .env("THINLANE_ASSET_PORT", around.port.to_string())
+        .env("THINLANE_SESSION", around.session.to_string())
+        .env("THINLANE_IFACE", around.iface)
+        .kill_on_drop(true);
+    if own_group {
+        command.process_group(0);
+    }
+    let child = command
+        .spawn()
+        .map_err(|error| Failure::failed(format!("{}: {}", Path::new(program).display(), plain(&error))))?;
+    let mut running = Running { child, group: None };
+    running.group = running.pid().filter(|_| own_group);
+    Ok(running)
+}
+
+impl Running {
+    /// Waits until it has ended.
+    pub async fn wait(&mut self) -> ExitStatus {
+        match self.child.wait().await {
+            Ok(status) => status,
+            // Somebody else has reaped it; how it ended is not known.
+            Err(_) => ExitStatus::from_raw(1 << 8),
+        }
+    }
+
+    /// Waits a little for a command that has been told by the terminal already.
+    pub async fn wait_a_little(&mut self) -> bool {
+        tokio::time::timeout(GRACE, self.child.wait()).await.is_ok()
+    }
+
+    /// Ends it: SIGTERM, and SIGKILL two seconds later.
+    pub async fn stop(&mut self) {
+        self.signal(Signal::SIGTERM);
+        if !self.wait_a_little().await {
+            self.signal(Signal::SIGKILL);
+            let _ = tokio::time::timeout(GRACE, self.child.wait()).await;
+        } else if let Some(group) = self.group {
+            // What it started and did not take along.
+            let _ = killpg(group, Signal::SIGKILL);
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        // It may be gone already, which is what is wanted.
+        let _ = match (self.group, self.pid()) {
+            (Some(group), _) => killpg(group, signal),
+            (None, Some(pid)) => kill(pid, signal),
+            (None, None) => Ok(()),
+        };
+    }
+
+    /// `None`: it has been reaped, and its id may be another's.
+    fn pid(&self) -> Option<Pid> {
+        self.child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw)
+    }
+}
+
+/// A status as a shell reports it.
+pub fn exit_code(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    u8::try_from(code & 0xff).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    fn around() -> Surroundings<'static> {
+        Surroundings {
+            address: Ipv4Addr::new(198, 18, 0, 9),
+            port: 2404,
+            session: "ses_7k2m9q4x".parse().expect("an id"),
+            iface: "tl-7k2m9q4x",
+        }
+    }
+
+    fn sh(script: &str) -> Vec<OsString> {
+        ["/bin/sh", "-c", script].into_iter().map(OsString::from).collect()
+    }
+
+    #[tokio::test]
+    async fn a_command_learns_where_its_lane_is_and_its_code_passes_through() {
+        let script = "test \"$THINLANE_ASSET_ADDRESS:$THINLANE_ASSET_PORT $THINLANE_SESSION $THINLANE_IFACE\" = \
+                      '198.18.0.9:2404 ses_7k2m9q4x tl-7k2m9q4x' && exit 42";
+        let mut running = start(&sh(script), &around()).expect("started");
+        assert_eq!(exit_code(running.wait().await), 42);
+    }
+
+    #[tokio::test]
+    async fn a_command_killed_by_a_signal_ends_as_in_a_shell() {
+        let mut running = start(&sh("kill -9 $$"), &around()).expect("started");
+        assert_eq!(exit_code(running.wait().await), 137);
+    }
+
+    #[tokio::test]
+    async fn a_command_that_ignores_sigterm_is_killed_after_two_seconds() {
+        let mut running = start(&sh("trap '' TERM; while :; do sleep 0.1; done"), &around()).expect("started");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let asked = Instant::now();
+        running.stop().await;
+        let took = asked.elapsed();
+        assert!(took >= Duration::from_millis(1900) && took < Duration::from_secs(4), "{took:?}");
+        assert!(running.pid().is_none(), "it runs still");
+    }
+
+    #[test]
+    fn a_command_that_is_not_there_is_found_out_before() {
+        assert!(check(&sh("true")).is_ok());
+        assert!(check(&[]).is_ok());
+        assert!(check(&["sh".into()]).is_ok());
+        for name in ["thinlane-surely-not-there", "/etc/passwd", "./nothing"] {
+            let failure = check(&[name.into()]).expect_err(name);
+            assert!(failure.message.contains(name), "{}", failure.message);
+        }
+    }
+}

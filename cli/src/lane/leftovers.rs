@@ -1,0 +1,134 @@
+//! What a killed process left behind: found by the next command, removed, and released.
+
+use std::time::Duration;
+
+use thinlane_model::SessionId;
+use thinlane_wg::link::Link;
+use thinlane_wire::api::{RequestView, SessionState, SessionView};
+
+use super::state::{self, LaneFile, parse_alias};
+use crate::api::Client;
+use crate::api::paths::item;
+use crate::cmd::session;
+use crate::context::Context;
+use crate::failure::Result;
+use crate::out::time;
+
+/// How long a controller may take over what nobody waits for.
+const PATIENCE: Duration = Duration::from_secs(12);
+
+/// Removes everything that no living process holds, with a line for each.
+///
+/// Without the rights for it an interface stays, and that is said.
+pub async fn sweep(context: &Context) -> Result<()> {
+    let client = context.client().ok();
+    for lane in state::all(&context.home)? {
+        if lane.is_exported() {
+            forget_ended(context, client.as_ref(), &lane).await;
+        } else if !lane.holder.is_alive() {
+            end(context, client.as_ref(), &lane).await;
+        }
+    }
+    for (name, session) in orphans() {
+        if remove_interface(context, &name) {
+            let released = match &client {
+                Some(client) => release(client, session).await,
+                None => false,
+            };
+            context.out.hint(&told(&format!("the interface {name} of {session}"), released));
+        }
+    }
+    Ok(())
+}
+
+/// Ends what is left of one lane whose holder is gone: interface, session, file.
+pub async fn end(context: &Context, client: Option<&Client>, lane: &LaneFile) {
+    if let Some(name) = &lane.iface
+        && is_lanes(name, lane.session)
+    {
+        remove_interface(context, name);
+    }
+    let session = match (lane.session, client) {
+        (Some(session), _) => Some(session),
+        // Killed while the gateway armed it: the request knows.
+        (None, Some(client)) => {
+            let path = item("requests", lane.request);
+            let request = tokio::time::timeout(PATIENCE, client.get::<RequestView>(&path)).await;
+            request.ok().and_then(|answer| answer.ok()?.session)
+        }
+        (None, None) => None,
+    };
+    let released = match (session, client) {
+        (Some(session), Some(client)) => release(client, session).await,
+        _ => session.is_none(),
+    };
+    lane.remove(&context.home);
+    context.out.hint(&told(&format!("the lane {} to {}", lane.name(), lane.asset), released));
+}
+
+fn told(what: &str, released: bool) -> String {
+    let session = if released { "its session is closed" } else { "its session closes at its deadline" };
+    format!("removed what was left of {what}; {session}")
+}
+
+/// Releases a session; whether it is closed now.
+async fn release(client: &Client, session: SessionId) -> bool {
+    let name = session.to_string();
+    match tokio::time::timeout(PATIENCE, session::end(client, &name, "release", "")).await {
+        Ok(Ok(_)) => true,
+        Ok(Err(_)) => is_closed(client, session).await,
+        Err(_) => false,
+    }
+}
+
+async fn is_closed(client: &Client, session: SessionId) -> bool {
+    let path = item("sessions", session);
+    let view = tokio::time::timeout(PATIENCE, client.get::<SessionView>(&path)).await;
+    matches!(view, Ok(Ok(view)) if matches!(view.state, SessionState::Ended | SessionState::Ending))
+}
+
+/// Forgets an exported lane once its session is over.
+async fn forget_ended(context: &Context, client: Option<&Client>, lane: &LaneFile) {
+    let over = lane.ends_at.is_none_or(|end| end < time::now());
+    if !over {
+        return;
+    }
+    let closed = match (lane.session, client) {
+        (Some(session), Some(client)) => is_closed(client, session).await,
+        (None, _) => true,
+        (Some(_), None) => false,
+    };
+    if closed {
+        lane.remove(&context.home);
+    }
+}
+
+/// Interfaces of lanes whose process is gone.
+pub fn orphans() -> Vec<(String, SessionId)> {
+    let interfaces = Link::open().and_then(|mut link| link.ours()).unwrap_or_default();
+    interfaces
+        .into_iter()
+        .filter_map(|interface| Some((interface.name, parse_alias(interface.alias.as_deref()?)?)))
+        .filter(|(_, alias)| state::started(alias.pid).is_none())
+        .map(|(name, alias)| (name, alias.session))
+        .collect()
+}
+
+/// Whether an interface is this session's lane, and not one that got its name later.
+fn is_lanes(name: &str, session: Option<SessionId>) -> bool {
+    let found = Link::open().and_then(|mut link| link.interface(name)).ok().flatten();
+    let alias = found.and_then(|interface| interface.alias);
+    alias.as_deref().and_then(parse_alias).is_some_and(|alias| Some(alias.session) == session)
+}
+
+fn remove_interface(context: &Context, name: &str) -> bool {
+    match Link::open().and_then(|mut link| link.delete(name)) {
+        Ok(there) => there,
+        Err(error) => {
+            context.out.hint(&format!(
+                "the interface {name} of a lane that is over cannot be removed: {error}; next: sudo thinlane down"
+            ));
+            false
+        }
+    }
+}

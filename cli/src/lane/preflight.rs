@@ -1,0 +1,122 @@
+//! What would keep a lane from coming up on this machine, found before a request is used.
+
+use std::net::Ipv4Addr;
+
+use thinlane_model::AssetName;
+use thinlane_wg::link::{Link, LinkError};
+use thinlane_wire::api::AssetView;
+
+use super::state::{self, parse_alias};
+use crate::failure::{Failure, Result};
+use crate::home::Home;
+
+/// CAP_NET_ADMIN (capability.h).
+const NET_ADMIN: u32 = 12;
+const TUN: &str = "/dev/net/tun";
+
+/// Whether this process may make interfaces and routes.
+pub fn privileges() -> Result<()> {
+    let advice = "sudo thinlane ...   # or, without privileges: thinlane up REQ --config-out FILE";
+    if !has_capability(&std::fs::read_to_string("/proc/self/status").unwrap_or_default(), NET_ADMIN) {
+        return Err(Failure::failed(
+            "a lane needs the right to make a network interface (CAP_NET_ADMIN), which you do not have here",
+        )
+        .next(advice));
+    }
+    match std::fs::File::options().read(true).write(true).open(TUN) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            Err(Failure::failed(format!("a lane needs {TUN}, which you may not open")).next(advice))
+        }
+        Err(error) => Err(Failure::failed(format!("a lane needs {TUN}: {}", crate::failure::plain(&error)))
+            .next("modprobe tun   # in a container: give it the device /dev/net/tun")),
+    }
+}
+
+/// Whether `/proc/PID/status` shows a capability as effective.
+pub fn has_capability(status: &str, capability: u32) -> bool {
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).is_some_and(|set| set & (1 << capability) != 0)
+}
+
+/// Refuses a second lane to one asset, a name that is taken, and an address that leads elsewhere.
+pub fn clashes(home: &Home, asset: &AssetView, native: bool, iface: Option<&str>) -> Result<()> {
+    for lane in state::all(home)? {
+        if lane.asset == asset.asset && !lane.is_exported() && lane.holder.is_alive() {
+            return Err(second_lane(&asset.asset, &lane.name(), lane.iface.as_deref()));
+        }
+    }
+    let mut link = Link::open().map_err(failed)?;
+    if let Some(name) = iface
+        && link.interface(name).map_err(failed)?.is_some()
+    {
+        return Err(Failure::failed(format!("there is an interface {name} already"))
+            .next("choose another --iface, or leave it out"));
+    }
+    let destination = if native { asset.address } else { asset.overlay_address };
+    for interface in link.ours().map_err(failed)? {
+        let Some(alias) = interface.alias.as_deref().and_then(parse_alias) else { continue };
+        let same = alias.asset.as_ref() == Some(&asset.asset);
+        let routes = link.routes(&interface.name).unwrap_or_default();
+        if same {
+            return Err(second_lane(&asset.asset, &alias.session.to_string(), Some(&interface.name)));
+        }
+        if routes.contains(&(destination, 32)) {
+            let other = alias.asset.map_or("another asset".to_owned(), |asset| asset.to_string());
+            return Err(Failure::failed(format!(
+                "{destination} of {} leads into the lane {} to {other} ({}) on this machine",
+                asset.asset, alias.session, interface.name
+            ))
+            .next(format!("thinlane down {}   # or connect without --native", alias.session)));
+        }
+    }
+    own_network(&mut link, asset, destination)
+}
+
+/// Refuses an address that this machine itself has, or that it reaches the world through.
+fn own_network(link: &mut Link, asset: &AssetView, destination: Ipv4Addr) -> Result<()> {
+    let mut routers = Vec::new();
+    for interface in link.interfaces().map_err(failed)? {
+        let own = link.addresses(&interface.name).unwrap_or_default();
+        if own.iter().any(|(address, _)| *address == destination) {
+            return Err(Failure::failed(format!(
+                "{destination} of {} is an address of this machine ({})",
+                asset.asset, interface.name
+            ))
+            .next("connect without --native: the overlay address is unique"));
+        }
+    }
+    // Any far address shows the default router.
+    if let Ok(Some(reach)) = link.reach(Ipv4Addr::new(192, 0, 2, 1)) {
+        routers.extend(reach.router);
+    }
+    if routers.contains(&destination.into()) {
+        return Err(Failure::failed(format!("{destination} of {} is the router of this machine", asset.asset))
+            .next("connect without --native: the overlay address is unique"));
+    }
+    Ok(())
+}
+
+fn second_lane(asset: &AssetName, session: &str, iface: Option<&str>) -> Failure {
+    let by = iface.map(|iface| format!(", interface {iface}")).unwrap_or_default();
+    Failure::failed(format!("this machine has a lane to {asset} already ({session}{by})"))
+        .next(format!("use it, or close it: thinlane down {session}"))
+}
+
+pub fn failed(error: LinkError) -> Failure {
+    Failure::failed(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_capability_is_read_from_the_effective_set_only() {
+        let status = "Name:\tx\nCapPrm:\t0000003fffffffff\nCapEff:\t0000000000001000\n";
+        assert!(has_capability(status, 12));
+        assert!(!has_capability(status, 13));
+        assert!(!has_capability("CapEff:\t0000000000000000\nCapBnd:\t0000000000001000\n", 12));
+        assert!(!has_capability("", 12));
+    }
+}

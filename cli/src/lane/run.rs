@@ -1,0 +1,290 @@
+//! A lane's whole life after its approval, with one way out whatever happens.
+
+use std::ffi::OsString;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thinlane_model::{EndReason, RequestId, SessionId, Span};
+use thinlane_wire::api::{AssetView, SessionState, SessionView};
+
+use super::activate::{self, Armed, Lane, boot_clock};
+use super::child::{self, Running, Surroundings};
+use super::hold::{self, Ending};
+use super::state::{Holder, LaneFile};
+use super::watch;
+use super::{LaneEvent, Reporter, Signal, Signals, leftovers};
+use crate::api::Client;
+use crate::cmd::session;
+use crate::context::Context;
+use crate::failure::{Exit, Failure, Result};
+
+/// How long a panic's clean-up may take.
+const LAST_RESORT: Duration = Duration::from_secs(15);
+
+/// A lane to be opened.
+pub struct Plan {
+    pub request: RequestId,
+    pub asset: AssetView,
+    pub native: bool,
+    pub iface: Option<String>,
+    /// What runs inside; empty: the lane stays until it is ended.
+    pub command: Vec<OsString>,
+}
+
+/// Opens a lane, holds it, and takes it away again; also after a panic.
+///
+/// `Ok`: the command's own exit, or that of whoever asked it to end.
+pub async fn run(
+    context: Arc<Context>,
+    client: Client,
+    reporter: Reporter,
+    plan: Plan,
+    mut signals: Signals,
+) -> Result<Exit> {
+    let file = LaneFile {
+        request: plan.request,
+        asset: plan.asset.asset.clone(),
+        session: None,
+        iface: None,
+        asset_address: None,
+        ends_at: None,
+        config: None,
+        holder: Holder::this()?,
+    };
+    file.write(&context.home)?;
+    let life = {
+        let (context, client, file) = (context.clone(), client.clone(), file.clone());
+        tokio::spawn(Box::pin(async move { live(&context, &client, &reporter, plan, file, &mut signals).await }))
+    };
+    match life.await {
+        Ok(done) => done,
+        Err(_) => {
+            // The device went with its task; session and file are left.
+            let lanes = super::state::all(&context.home).unwrap_or_default();
+            let lane = lanes.into_iter().find(|lane| lane.request == file.request).unwrap_or(file);
+            let _ = tokio::time::timeout(LAST_RESORT, leftovers::end(&context, Some(&client), &lane)).await;
+            Err(Failure::failed("the lane was closed because thinlane itself failed"))
+        }
+    }
+}
+
+async fn live(
+    context: &Context,
+    client: &Client,
+    reporter: &Reporter,
+    plan: Plan,
+    mut file: LaneFile,
+    signals: &mut Signals,
+) -> Result<Exit> {
+    let armed = match signals.or(activate::activate(client, plan.request, plan.native)).await {
+        Ok(Ok(armed)) => armed,
+        Ok(Err(failure)) => {
+            if failure.code.is_none() {
+                // No answer: the gateway may have armed it all the same.
+                release_unanswered(context, client, &file).await;
+            }
+            file.remove(&context.home);
+            return Err(failure);
+        }
+        Err(signal) => {
+            release_unanswered(context, client, &file).await;
+            file.remove(&context.home);
+            return Ok(signal.exit());
+        }
+    };
+    file.session = Some(armed.told.session.id);
+    file.asset_address = Some(armed.told.asset_address);
+    file.ends_at = armed.told.session.ends_at;
+    file.iface = Some(plan.iface.clone().unwrap_or_else(|| format!("tl-{}", armed.told.session.id.short())));
+    let written = file.write(&context.home);
+
+    let opened = match written {
+        Ok(()) => signals.or(open(&armed, &plan)).await,
+        Err(failure) => Ok(Err(failure)),
+    };
+    let lane = match opened {
+        Ok(Ok(lane)) => lane,
+        Ok(Err(failure)) => {
+            let _ = close(context, client, reporter, &file, armed.told.session.id, EndReason::Released, signals).await;
+            return Err(failure);
+        }
+        Err(signal) => {
+            let _ = close(context, client, reporter, &file, armed.told.session.id, EndReason::Released, signals).await;
+            return Ok(signal.exit());
+        }
+    };
+    up(context, client, reporter, &plan, file, armed, lane, signals).await
+}
+
+/// Interface and first handshake.
+async fn open(armed: &Armed, plan: &Plan) -> Result<Lane> {
+    let mut lane = activate::bring_up(armed, &plan.asset.asset, plan.iface.as_deref()).await?;
+    activate::handshake(&mut lane, armed).await?;
+    Ok(lane)
+}
+
+#[allow(clippy::too_many_arguments, reason = "the parts of one lane, taken over by its last stage")]
+async fn up(
+    context: &Context,
+    client: &Client,
+    reporter: &Reporter,
+    plan: &Plan,
+    file: LaneFile,
+    armed: Armed,
+    mut lane: Lane,
+    signals: &mut Signals,
+) -> Result<Exit> {
+    let told = armed.told;
+    let session = told.session.id;
+    let left = boot_clock().until(armed.deadline);
+    let said = reporter.tell(&LaneEvent::Up {
+        session: &told.session,
+        iface: Some(&lane.iface),
+        address: told.asset_address,
+        config: None,
+        left,
+    });
+    // The keys live on in the device only.
+    drop(armed.keys);
+    let around = Surroundings { address: told.asset_address, port: told.session.port, session, iface: &lane.iface };
+    let mut command = match said
+        .and_then(|()| (!plan.command.is_empty()).then(|| child::start(&plan.command, &around)).transpose())
+    {
+        Ok(command) => command,
+        Err(failure) => {
+            drop(lane);
+            let _ = close(context, client, reporter, &file, session, EndReason::Released, signals).await;
+            return Err(failure);
+        }
+    };
+    let seen = watch::follow(client.clone(), session);
+    let ending = hold::hold(&mut lane, told.session, armed.deadline, seen, command.as_mut(), signals, reporter).await;
+    let iface = lane.iface.clone();
+    finish(context, client, reporter, &file, session, ending, lane, command, signals, &iface).await
+}
+
+#[allow(clippy::too_many_arguments, reason = "the parts of one lane, given back at its end")]
+async fn finish(
+    context: &Context,
+    client: &Client,
+    reporter: &Reporter,
+    file: &LaneFile,
+    session: SessionId,
+    ending: Result<Ending>,
+    lane: Lane,
+    mut command: Option<Running>,
+    signals: &mut Signals,
+    iface: &str,
+) -> Result<Exit> {
+    let ending = match ending {
+        Ok(ending) => ending,
+        Err(failure) => {
+            stop(&mut command).await;
+            drop(lane);
+            let _ = close(context, client, reporter, file, session, EndReason::Released, signals).await;
+            return Err(failure);
+        }
+    };
+    match ending {
+        Ending::Signal(signal) => {
+            // A command at the same terminal got the Ctrl-C as well, and may end in its own way.
+            if signal == Signal::Interrupt
+                && let Some(running) = &mut command
+            {
+                running.wait_a_little().await;
+            }
+            stop(&mut command).await;
+            drop(lane);
+            close(context, client, reporter, file, session, EndReason::Released, signals).await?;
+            Ok(signal.exit())
+        }
+        Ending::Command(status) => {
+            drop(lane);
+            close(context, client, reporter, file, session, EndReason::Released, signals).await?;
+            match child::exit_code(status) {
+                0 => Ok(Exit::Other(0)),
+                code => Ok(Exit::Other(code)),
+            }
+        }
+        Ending::Remote { reason, detail } => {
+            drop(lane);
+            file.remove(&context.home);
+            reporter.tell(&LaneEvent::Down { session, reason: reason.as_str(), detail: detail.as_deref() })?;
+            stop(&mut command).await;
+            let detail = detail.map(|detail| format!(" ({detail})")).unwrap_or_default();
+            Err(over(session, &format!("{reason}{detail}")))
+        }
+        Ending::Expired => {
+            drop(lane);
+            file.remove(&context.home);
+            reporter.tell(&LaneEvent::Down { session, reason: EndReason::Expired.as_str(), detail: None })?;
+            stop(&mut command).await;
+            Err(over(session, EndReason::Expired.as_str()))
+        }
+        Ending::InterfaceGone => {
+            drop(lane);
+            stop(&mut command).await;
+            let _ = close(context, client, reporter, file, session, EndReason::Failed, signals).await;
+            Err(activate::interface_gone(iface))
+        }
+    }
+}
+
+fn over(session: SessionId, why: &str) -> Failure {
+    Failure::new(Exit::Ended, format!("session {session} is over: {why}"))
+        .next(format!("thinlane session show {session}"))
+}
+
+async fn stop(command: &mut Option<Running>) {
+    if let Some(running) = command {
+        running.stop().await;
+    }
+}
+
+/// Releases the session and forgets the lane. The interface is gone by now; a second signal stops the waiting.
+async fn close(
+    context: &Context,
+    client: &Client,
+    reporter: &Reporter,
+    file: &LaneFile,
+    session: SessionId,
+    reason: EndReason,
+    signals: &mut Signals,
+) -> Result<()> {
+    let name = session.to_string();
+    let released = signals.or(session::end(client, &name, "release", "")).await;
+    file.remove(&context.home);
+    let (reason, hint) = match released {
+        Ok(Ok((_, view))) => (final_reason(&view).unwrap_or(reason), ending_hint(&view)),
+        Ok(Err(failure)) if failure.exit == Exit::Ended => (reason, None),
+        Ok(Err(failure)) => (
+            reason,
+            Some(format!("the controller was not told ({failure}); the session closes at its deadline: {session}")),
+        ),
+        Err(_) => (reason, Some(format!("not waiting for the gateway; thinlane session show {session}"))),
+    };
+    reporter.tell(&LaneEvent::Down { session, reason: reason.as_str(), detail: None })?;
+    if let Some(hint) = hint {
+        reporter.out().hint(&hint);
+    }
+    Ok(())
+}
+
+fn final_reason(view: &SessionView) -> Option<EndReason> {
+    view.end_reason
+}
+
+fn ending_hint(view: &SessionView) -> Option<String> {
+    (view.state == SessionState::Ending)
+        .then(|| format!("the gateway of {} is out of reach; the relay has stopped forwarding {}", view.site, view.id))
+}
+
+/// Releases a session that may have come to be without our hearing of it.
+async fn release_unanswered(context: &Context, client: &Client, file: &LaneFile) {
+    let _ = tokio::time::timeout(Duration::from_secs(4), leftovers::end(context, Some(client), file)).await;
+}
+
+/// What is left of a session, for events.
+pub fn left(armed: &Armed) -> Span {
+    boot_clock().until(armed.deadline)
+}
