@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueHint};
 use serde_json::Value;
-use thinlane_session::{Entry, World};
-use thinlane_store::Replay;
 use thinlane_wire::api::{AuditProblem, AuditReport, List, LogEntry, Schema};
 
 use crate::api::paths::query;
@@ -152,7 +150,7 @@ fn judge(context: &Context, report: &AuditReport, what: &str) -> Result<()> {
 
 /// Verifies a directory offline: entries, checkpoints, and the state rebuilt from the entries.
 fn verify(dir: &Path) -> Result<AuditReport> {
-    let found = thinlane_store::verify(dir, Vec::new(), &mut Rebuilt(World::new())).map_err(|error| {
+    let found = thinlane_store::verify(dir, Vec::new()).map_err(|error| {
         Failure::failed(format!("{} cannot be verified: {error}", dir.display()))
             .next("name a controller's directory, or a copy of one, that you may read")
     })?;
@@ -172,21 +170,6 @@ fn verify(dir: &Path) -> Result<AuditReport> {
             })
             .collect(),
     })
-}
-
-/// The state that the entries lead to.
-struct Rebuilt(World);
-
-impl Replay for Rebuilt {
-    fn entry(&mut self, json: &[u8]) -> std::result::Result<(), String> {
-        let entry: Entry = serde_json::from_slice(json).map_err(|error| format!("this is no entry: {error}"))?;
-        self.0.replay(&entry);
-        Ok(())
-    }
-
-    fn rows(&self) -> Vec<(String, String, Value)> {
-        self.0.rows().map(|(key, doc)| (key.kind.as_str().to_owned(), key.id, doc)).collect()
-    }
 }
 
 #[cfg(test)]
