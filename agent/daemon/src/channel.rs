@@ -1,5 +1,6 @@
 //! The shell of the channel machine: one TLS connection at a time, bytes in and bytes out.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +31,8 @@ const FAREWELL_WAIT: Duration = Duration::from_millis(500);
 /// What a connection tells.
 #[derive(Debug)]
 pub enum News {
-    Connected,
+    /// It stands, with the controller at this address.
+    Connected(SocketAddr),
     Bytes(Bytes),
     /// It could not be made, or it has ended; why.
     Closed(String),
@@ -129,8 +131,8 @@ impl Mouth {
 /// One connection from its dial to its end.
 async fn connection(to: Endpoint, config: Arc<ClientConfig>, mut outgoing: mpsc::Receiver<Bytes>, mouth: Mouth) {
     let end = match dial(&to, config).await {
-        Ok(stream) => {
-            mouth.say(News::Connected).await;
+        Ok((peer, stream)) => {
+            mouth.say(News::Connected(peer)).await;
             carry(stream, &mut outgoing, &mouth).await
         }
         Err(error) => format!("{error:#}"),
@@ -138,16 +140,17 @@ async fn connection(to: Endpoint, config: Arc<ClientConfig>, mut outgoing: mpsc:
     mouth.say(News::Closed(end)).await;
 }
 
-async fn dial(to: &Endpoint, config: Arc<ClientConfig>) -> anyhow::Result<TlsStream<TcpStream>> {
+async fn dial(to: &Endpoint, config: Arc<ClientConfig>) -> anyhow::Result<(SocketAddr, TlsStream<TcpStream>)> {
     let name = tls::server_name(to)?;
     let tcp = TcpStream::connect((to.host(), to.port())).await?;
     tcp.set_nodelay(true)?;
+    let peer = tcp.peer_addr()?;
     let stream = TlsConnector::from(config).connect(name, tcp).await?;
     anyhow::ensure!(
         stream.get_ref().1.alpn_protocol() == Some(tls::ALPN_CHANNEL),
         "what answers there does not speak the agent's protocol"
     );
-    Ok(stream)
+    Ok((peer, stream))
 }
 
 /// Moves bytes until the connection ends or is let go; returns why.

@@ -5,6 +5,7 @@ pub mod cleanup;
 pub mod enroll;
 pub mod isolate;
 pub mod manual;
+pub mod run;
 pub mod status;
 
 use crate::failure::Failure;

@@ -1,6 +1,7 @@
 //! Who this gateway is: its key, its certificate, and whom it obeys. Made by `enroll`, one file, 0600.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use data_encoding::BASE64;
@@ -28,7 +29,7 @@ pub struct Identity {
     pub ca: CertificateDer<'static>,
     /// The gateway's own.
     pub certificate: CertificateDer<'static>,
-    pub key: IdentityKey,
+    pub key: Arc<IdentityKey>,
     /// Ed25519 keys that grants are signed with.
     pub grant_keys: Vec<VerifyingKey>,
     /// Signs the log's checkpoints.
@@ -125,7 +126,7 @@ impl Identity {
             site_name: enrolled.site_name.clone(),
             ca,
             certificate,
-            key,
+            key: Arc::new(key),
             grant_keys: grant_keys(&enrolled.grant_keys)?,
             log_key: enrolled.log_key.parse().context("the log's key")?,
         })
@@ -147,7 +148,7 @@ impl Identity {
             site_name: kept.site_name.clone(),
             ca: der(&kept.ca).context("the authority's certificate")?,
             certificate: der(&kept.certificate).context("the certificate")?,
-            key: IdentityKey::from_pkcs8(pkcs8)?,
+            key: Arc::new(IdentityKey::from_pkcs8(pkcs8)?),
             grant_keys: grant_keys(&kept.grant_keys)?,
             log_key: kept.log_key.parse().context("the log's key")?,
         };

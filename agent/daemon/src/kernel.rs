@@ -134,6 +134,16 @@ impl Kernel {
         self.nft.port()
     }
 
+    /// Where the table logs denied packets to.
+    pub fn nflog_group(&self) -> u16 {
+        self.intent.nflog_group
+    }
+
+    /// Wipes the keys of all sessions but these.
+    pub fn keep_keys(&mut self, sessions: &BTreeSet<SessionId>) -> anyhow::Result<()> {
+        self.vault.keep_only(sessions)
+    }
+
     /// Waits until no other device holds our interface's name.
     pub fn await_interface(&mut self) -> anyhow::Result<()> {
         let began = Instant::now();
@@ -194,11 +204,6 @@ impl Kernel {
     /// Takes the interface and every peer away; table and keys stay.
     pub fn stop_device(&mut self) {
         self.device = None;
-    }
-
-    /// The UDP port that the device listens on.
-    pub fn listen_port(&self) -> Option<u16> {
-        self.device.as_ref().map(|device| device.local_addr().port())
     }
 
     /// Makes this end's keys of a session, in `/run` alone, or finds those that were made before.
@@ -265,6 +270,10 @@ impl Kernel {
             bail!("the asset's address leads to {}", reach.interface);
         }
         self.intent.lan.push(reach.interface);
+        if let Some(why) = self.offload()? {
+            self.intent.lan.pop();
+            bail!("{why}");
+        }
         self.install_base()
     }
 
@@ -372,11 +381,6 @@ impl Kernel {
     pub fn verify(&mut self) -> anyhow::Result<Drift> {
         let lanes = standing(self.standing.values());
         Ok(self.nft.verify(&self.intent.base(), &lanes)?)
-    }
-
-    /// Chains of expired lanes that the kernel had not let go of.
-    pub fn sweep(&mut self) -> anyhow::Result<Vec<SessionId>> {
-        Ok(self.nft.sweep()?)
     }
 
     /// A flowtable that would carry a lane's packets past its rules, in a sentence; `None`: there is none.

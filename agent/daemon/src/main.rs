@@ -14,6 +14,7 @@ mod clock;
 mod cmd;
 mod config;
 mod control;
+mod daemon;
 mod executor;
 mod failure;
 mod files;
@@ -64,6 +65,8 @@ struct Cli {
 enum Command {
     /// Makes this gateway's key and exchanges a one-time code for its certificate.
     Enroll(cmd::enroll::Enroll),
+    /// Runs the agent in the foreground.
+    Run(cmd::run::Run),
     /// Proves from kernel state that nothing is open that should not be (exit code 7: something is).
     Check(cmd::check::Check),
     /// Removes everything that the agent ever made; the identity stays unless --forget.
@@ -103,6 +106,7 @@ fn run(command: Command, dirs: &Dirs) -> Result<(), Failure> {
     match command {
         Command::Enroll(args) => cmd::enroll::enroll(&args, dirs),
         Command::Status(args) => cmd::status::status(&args, dirs),
+        Command::Run(args) => cmd::run::run(&args, dirs),
         Command::Check(args) => cmd::check::check(&args, dirs),
         Command::Cleanup(args) => cmd::cleanup::cleanup(&args, dirs),
         Command::Isolate(args) => cmd::isolate::isolate(&args, dirs),

@@ -19,7 +19,7 @@ async fn dialer(name: &str) -> Dialer {
 async fn a_connection_tells_that_it_stands_what_arrives_and_its_end() {
     let mut dialer = dialer("localhost").await;
     dialer.connect();
-    assert!(matches!(dialer.news().await, News::Connected));
+    assert!(matches!(dialer.news().await, News::Connected(_)));
     // The stand-in greets with 1 where it saw our certificate.
     assert!(matches!(dialer.news().await, News::Bytes(bytes) if bytes[..] == [1]));
     assert!(matches!(dialer.news().await, News::Closed(_)));
@@ -39,7 +39,7 @@ async fn what_an_old_connection_says_is_not_heard() {
     dialer.connect();
     dialer.disconnect();
     dialer.connect();
-    assert!(matches!(dialer.news().await, News::Connected), "of the second one");
+    assert!(matches!(dialer.news().await, News::Connected(_)), "of the second one");
     assert!(matches!(dialer.news().await, News::Bytes(_)));
     assert!(matches!(dialer.news().await, News::Closed(_)));
     assert!(timeout(Duration::from_millis(200), dialer.news()).await.is_err(), "and nothing of the first");

@@ -1,0 +1,160 @@
+//! `run`: takes the machine in hand, in an order that never leaves it open, and starts the loop.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use thinlane_nft::{DeniedLog, Watch};
+use tokio::sync::mpsc;
+
+use super::isolate::is_isolated;
+use crate::clock::{self, Floor};
+use crate::config::{Config, Iface};
+use crate::daemon::{self, Ears, End, Parts};
+use crate::executor::{Bench, Executor, Resolved};
+use crate::failure::Failure;
+use crate::files::{self, Dirs, RunLock};
+use crate::identity::{Identity, Validity};
+use crate::kernel::{Intent, Kernel};
+use crate::watch::{self, DeniedBook};
+use crate::witness::Witness;
+use crate::{privilege, saved};
+
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The configuration; default: agent.toml in --dir, or /etc/thinlane/agent.toml.
+    #[arg(long, value_name = "FILE", env = "THINLANE_CONFIG")]
+    config: Option<PathBuf>,
+    /// LAN interface (may be given more than once); default: those of the configuration, or looked up for each asset.
+    #[arg(long, value_name = "IFACE", env = "THINLANE_LAN", value_delimiter = ',')]
+    lan: Vec<Iface>,
+    /// Who encrypts.
+    #[arg(long, value_enum, default_value = "auto", env = "THINLANE_BACKEND")]
+    backend: Backend,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Backend {
+    /// The best that this machine has: today the agent's own.
+    Auto,
+    /// The kernel's WireGuard.
+    Kernel,
+    /// The agent's own, on the interface tl0.
+    Userspace,
+}
+
+pub fn run(args: &Run, dirs: &Dirs) -> Result<(), Failure> {
+    if args.backend == Backend::Kernel {
+        return Err(Failure::new("this agent does not drive the kernel's WireGuard yet; it has its own")
+            .next("leave --backend out, or say --backend userspace"));
+    }
+    let (mut config, from) = Config::load(args.config.as_deref(), dirs)
+        .map_err(|error| Failure::new(error).next("mend the file; docs/operations.md shows every key"))?;
+    if !args.lan.is_empty() {
+        config.lan.clone_from(&args.lan);
+    }
+    let identity = Identity::load(&dirs.identity())
+        .map_err(|error| Failure::from(error).next("enrol this gateway again: thinlane-agent enroll --force"))?
+        .ok_or_else(|| {
+            Failure::new(format_args!("this gateway is not enrolled ({} is missing)", dirs.identity().display()))
+                .next("thinlane-agent enroll --controller HOST:7443 --ca-fingerprint sha256:.. --token-file FILE")
+        })?;
+    privilege::check()?;
+    files::private_dir(&dirs.run).map_err(|error| {
+        Failure::new(format_args!("cannot use {}: {error}", dirs.run.display())).next("name another one with --run-dir")
+    })?;
+    let lock = RunLock::take(dirs).with_context(|| format!("cannot lock {}", dirs.run.display()))?;
+    let Some(_lock) = lock else {
+        return Err(Failure::new(format_args!("an agent is running on {} already", dirs.run.display()))
+            .next("thinlane-agent status"));
+    };
+    let config_file = from.map_or_else(|| "none".into(), |path| path.display().to_string());
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), config = config_file, "starting");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .max_blocking_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start")?;
+    let end = runtime.block_on(async {
+        let (parts, ears) = take_in_hand(dirs, config, identity)?;
+        daemon::run(parts, ears, ready).await
+    })?;
+    // A name being resolved must not hold up the end.
+    runtime.shutdown_background();
+    match end {
+        End::Left => {
+            tracing::info!("stopped; open lanes end at their deadlines, and go on if the agent is back before that");
+            Ok(())
+        }
+        End::Removed(Ok(())) => {
+            tracing::info!("stopped; everything was removed");
+            Ok(())
+        }
+        End::Removed(Err(error)) => Err(error.into()),
+    }
+}
+
+/// Closed base first, then the device, then what was open.
+fn take_in_hand(dirs: &Dirs, config: Config, identity: Identity) -> anyhow::Result<(Parts, Ears)> {
+    let boot = clock::boot_id()?;
+    let enrolled = Validity::of(&identity.certificate)?.not_before;
+    let floor = Floor::load(dirs.clock(), boot, enrolled)?;
+    let witness = Witness::load(dirs.witness(), identity.log_key.clone())?;
+    let mut kernel = Kernel::open(dirs, &config.lan)?;
+    let before = Intent::load(dirs).unwrap_or_else(|error| {
+        tracing::warn!(error = format!("{error:#}"), "the last agent's intent cannot be read");
+        None
+    });
+    // Peers of a direct endpoint know the port.
+    let listen = match config.wireguard.port {
+        0 => before.map_or(0, |intent| intent.listen),
+        port => port,
+    };
+    let saved = saved::load(dirs).unwrap_or_else(|error| {
+        tracing::warn!(error = format!("{error:#}"), "the last agent's state cannot be read: nothing of it is opened");
+        None
+    });
+    let resumable = saved.iter().flat_map(|state| &state.lanes).filter_map(|lane| lane.grant.peek());
+    kernel.keep_keys(&resumable.map(|(session, _)| session).collect())?;
+    kernel.await_interface()?;
+    let tables = Watch::open([kernel.port()]).context("cannot watch the tables")?;
+    kernel.rebuild_base()?;
+    let book = DeniedBook::default();
+    match DeniedLog::open(kernel.nflog_group()) {
+        Ok(log) => watch::denied(log, book.clone())?,
+        // Counters still say how many; only the kinds are missing.
+        Err(error) => tracing::warn!(%error, "denied packets cannot be told apart"),
+    }
+    let (events, device) = mpsc::unbounded_channel();
+    let resolved = Resolved::default();
+    let key = identity.key.clone();
+    let mut bench = Bench { kernel, key, state: dirs.state(), resolved: resolved.clone(), events };
+    if let Err(error) = bench.start_device(listen) {
+        bench.kernel.remove_everything()?;
+        return Err(error);
+    }
+    let (executor, answers) = Executor::start(bench)?;
+    let isolated = is_isolated(dirs) || config.isolate_input.as_deref().is_some_and(daemon::input_is_on);
+    let parts = Parts {
+        dirs: dirs.clone(),
+        config,
+        identity,
+        floor,
+        witness,
+        boot,
+        saved,
+        isolated,
+        executor,
+        book,
+        resolved,
+        listen,
+    };
+    Ok((parts, Ears { answers, device, tables: watch::tables(tables)? }))
+}
+
+/// Tells the service manager, and whoever reads the log.
+fn ready() {
+    tracing::info!("ready: the site is guarded");
+    // No service manager listens: then nobody waits for it.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+}
