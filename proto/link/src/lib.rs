@@ -13,6 +13,8 @@ mod controller;
 mod desired;
 mod jitter;
 mod keepalive;
+#[cfg(test)]
+mod pair;
 
 pub use agent::{AgentEffect, AgentEvent, AgentLink, AgentLinkConfig, AgentState};
 pub use channels::{ChannelEffect, ConnId, SiteChannels};
