@@ -6,11 +6,11 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use lab::capture::Capture;
+use lab::capture::{Capture, Seen};
 use lab::hostile::{self, Hostile};
 use lab::*;
 use thinlane_model::{Protocol, Span};
-use thinlane_wg::packet::{flag, number};
+use thinlane_wg::packet::{self, flag, number};
 use thinlane_wg::{Device, DeviceError, Direction, Event};
 
 fn target() -> SocketAddr {
@@ -198,7 +198,8 @@ fn a_running_echo_ends_at_the_deadline_with_nobody_acting() {
     assert!(answered > 20, "{answered}");
     pair.gateway.wait_for(Event::Expired(session(1)), Duration::from_secs(1));
     std::thread::sleep(Duration::from_millis(300));
-    let payloads = capture.seen().into_iter().filter(|seen| seen.bytes.len() > 60);
+    let speaks = |seen: &Seen| packet::parse_ipv4(&seen.bytes).and_then(|ip| ip.tcp()).is_ok_and(|tcp| tcp.payload > 0);
+    let payloads = capture.seen().into_iter().filter(speaks);
     let last = payloads.map(|seen| seen.at).max().expect("there was an echo");
     let over = pair.deadline.until(last).as_millis();
     assert!(over <= 20, "payload {over} ms after the deadline");

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recvmsg, setsockopt, socket, sockopt,
+    AddressFamily, ControlMessageOwned, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recvmsg, setsockopt,
+    socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 use thinlane_model::{Boot, Wall};
@@ -56,7 +57,8 @@ impl Capture {
             let mut control = nix::cmsg_space!(nix::sys::time::TimeSpec);
             while !stopped.load(Ordering::Relaxed) {
                 let mut parts = [IoSliceMut::new(&mut frame)];
-                let Ok(message) = recvmsg::<LinkAddr>(fd.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::empty())
+                let Ok(message) =
+                    recvmsg::<LinkAddr>(fd.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::empty())
                 else {
                     continue;
                 };
@@ -66,10 +68,7 @@ impl Capture {
                 let ip = matches!(frame.get(12..14), Some([0x08, 0x00] | [0x86, 0xdd]));
                 if ip && !outgoing {
                     let bytes = frame[14..length].to_vec();
-                    noted
-                        .lock()
-                        .expect("no panic holds it")
-                        .push(Seen { at, bytes });
+                    noted.lock().expect("no panic holds it").push(Seen { at, bytes });
                 }
             }
         });
