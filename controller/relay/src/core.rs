@@ -4,6 +4,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Bound;
 
 use thinlane_model::{Boot, PublicKey, SessionId, Span};
 
@@ -16,7 +17,9 @@ use crate::verdict::{DropReason, RelayStats, RelayTotals, Side, Targets, Verdict
 const MOST_SESSIONS: usize = 20_000;
 /// How long an expired session's counters can still be asked for.
 const LINGER: Span = Span::from_secs(600);
+/// How often each session is swept, and how many in one go: the lock is held meanwhile.
 const SWEEP: Span = Span::from_secs(10);
+const SWEPT_AT_ONCE: usize = 256;
 /// Together at most two initiations a second for one session: one from where its ends are known to be, one from
 /// elsewhere, so that neither can use up the other's.
 const INITIATIONS: Rate = Rate { per_second: 1, burst: 2 };
@@ -58,6 +61,8 @@ pub struct Relay {
     pub(crate) budgets: Budgets,
     seed: u64,
     sweep: Option<Boot>,
+    /// The session after which the next sweep goes on.
+    swept: Option<SessionId>,
     totals: RelayTotals,
 }
 
@@ -104,6 +109,7 @@ impl Relay {
             budgets: Budgets { known: Bucket::new(KEYS), waiting: Bucket::new(KEYS), strange: Bucket::new(KEYS) },
             seed,
             sweep: None,
+            swept: None,
             totals: RelayTotals::default(),
         }
     }
@@ -202,14 +208,18 @@ impl Relay {
         }
     }
 
-    /// Forgets what has become too old. Nothing that a datagram may do depends on it: every life is checked
-    /// again when it is used.
+    /// Forgets what has become too old, for some sessions at a time. Nothing that a datagram may do depends on
+    /// it: every life is checked again when it is used.
     pub fn handle_timeout(&mut self, now: Boot) {
         if self.poll_timeout().is_none_or(|sweep| now < sweep) {
             return;
         }
-        self.sweep = Some(now + SWEEP);
-        let ids: Vec<SessionId> = self.sessions.keys().copied().collect();
+        let rounds = self.sessions.len().div_ceil(SWEPT_AT_ONCE) as u64;
+        self.sweep = Some(now + Span::from_millis(SWEEP.as_millis() / rounds));
+        let after = self.swept.map_or(Bound::Unbounded, Bound::Excluded);
+        let ids: Vec<SessionId> =
+            self.sessions.range((after, Bound::Unbounded)).map(|(id, _)| *id).take(SWEPT_AT_ONCE).collect();
+        self.swept = if ids.len() < SWEPT_AT_ONCE { None } else { ids.last().copied() };
         for id in ids {
             let Some(session) = self.sessions.get_mut(&id) else { continue };
             if session.until + LINGER <= now {
@@ -230,8 +240,8 @@ impl Relay {
     /// What a session moved so far. `None`: it is not open.
     pub fn stats(&self, session: SessionId) -> Option<RelayStats> {
         self.sessions.get(&session).map(|open| RelayStats {
-            engineer: open.engineer.address(),
-            gateway: open.gateway.address(),
+            engineer: open.engineer.address().map(canonical),
+            gateway: open.gateway.address().map(canonical),
             ..open.stats
         })
     }
@@ -312,6 +322,11 @@ impl Relay {
         }
         &mut self.sources[hash.finish() as usize % SOURCES]
     }
+}
+
+/// An IPv4 address as such, also where the socket is an IPv6 one.
+fn canonical(at: SocketAddr) -> SocketAddr {
+    SocketAddr::new(at.ip().to_canonical(), at.port())
 }
 
 /// A datagram that goes on: for whom, and where that end is.

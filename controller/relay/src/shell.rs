@@ -147,21 +147,17 @@ impl Shared {
 
     fn serve(&self, socket: &UdpSocket) {
         let mut buffer = vec![0; LARGEST];
-        let mut swept = boot_now();
         while !self.stop.load(Ordering::Relaxed) {
             match socket.recv_from(&mut buffer) {
                 Ok((len, from)) => self.forward(socket, from, &buffer[..len]),
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                    self.lock().handle_timeout(boot_now());
+                }
                 // What an earlier datagram met on its way (refused, unreachable) says nothing about the socket.
                 Err(error) => {
                     debug!(%error, "receiving");
                     std::thread::sleep(Duration::from_millis(1));
                 }
-            }
-            let now = boot_now();
-            if swept.until(now).as_secs() >= 1 {
-                swept = now;
-                self.lock().handle_timeout(now);
             }
         }
     }
@@ -172,7 +168,9 @@ impl Shared {
             std::thread::yield_now();
         }
         let mut relay = self.lock();
-        match relay.handle_datagram(from, datagram, boot_now()) {
+        let now = boot_now();
+        relay.handle_timeout(now);
+        match relay.handle_datagram(from, datagram, now) {
             Verdict::Drop(reason) => trace!(reason = reason.as_str(), "dropped"),
             Verdict::Forward { to, .. } => {
                 for target in to.iter() {

@@ -211,11 +211,29 @@ fn an_expired_session_is_forgotten_after_a_while() {
     world.relay.handle_timeout(sweep);
     assert!(world.relay.poll_timeout() > Some(sweep));
     world.now = END.0;
-    world.wait(599_000);
+    world.wait(590_000);
     assert!(world.relay.stats(session(1)).is_some());
-    world.wait(11_000);
+    world.wait(10_000);
     assert_eq!(world.relay.stats(session(1)), None);
     assert!(world.relay.indices.is_empty() && world.relay.addresses.is_empty());
+}
+
+#[test]
+fn many_sessions_are_swept_a_few_at_a_time_and_none_is_left_over() {
+    let mut relay = Relay::new(7);
+    for n in 0..3000u32 {
+        let [_, a, b, c] = n.to_be_bytes();
+        let id = SessionId::from_random([9, 0, a, b, c]);
+        relay.open(id, key(n as u16), None, Boot(START)).expect("room");
+    }
+    let mut now = Boot(START + 600_000);
+    relay.handle_timeout(now);
+    assert_eq!(relay.sessions().count(), 3000 - 256);
+    while let Some(due) = relay.poll_timeout() {
+        now = due;
+        relay.handle_timeout(now);
+        assert!(now.0 <= START + 640_000, "{} left", relay.sessions().count());
+    }
 }
 
 #[test]
