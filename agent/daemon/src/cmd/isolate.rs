@@ -8,7 +8,7 @@ use thinlane_nft::Nft;
 
 use crate::clock;
 use crate::control::{self, Ask, AskError, Reply};
-use crate::failure::{Failure, exit};
+use crate::failure::Failure;
 use crate::files::{self, Dirs};
 
 /// How long the daemon may take to close every lane.
@@ -29,13 +29,16 @@ enum What {
     On,
     /// Lets lanes be opened again.
     Off,
-    /// Tells whether the site is isolated; exit code 0: it is not, 3: it is.
+    /// Tells whether the site is isolated.
     Status,
 }
 
 pub fn isolate(args: &IsolateArgs, dirs: &Dirs) -> Result<(), Failure> {
     let closed = match args.what {
-        What::Status => return told(is_isolated(dirs), args.json),
+        What::Status => {
+            tell(is_isolated(dirs), args.json);
+            return Ok(());
+        }
         What::On => {
             files::private_dir(&dirs.dir).with_context(|| format!("cannot use {}", dirs.dir.display()))?;
             // The flag first: whatever happens to the daemon now, the site stays closed.
@@ -76,16 +79,12 @@ pub fn switch(dirs: &Dirs, on: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn told(isolated: bool, json: bool) -> Result<(), Failure> {
+fn tell(isolated: bool, json: bool) {
     if json {
         println!("{{\"schema\":1,\"isolated\":{isolated}}}");
     } else {
         println!("{}", if isolated { "isolated" } else { "not isolated" });
     }
-    if isolated {
-        return Err(Failure::coded(exit::DENIED, "the site is isolated").next("thinlane-agent isolate off"));
-    }
-    Ok(())
 }
 
 /// Tells the running daemon; without one, closes what its table still holds.

@@ -1,0 +1,227 @@
+//! The agent's binary on a gateway of its own, with a controller that the test plays.
+
+mod lab;
+
+use std::time::{Duration, Instant};
+
+use lab::{Daemon, Echo, Lab, Session, Tool, sh};
+use nix::sys::signal::Signal;
+use thinlane_model::{EndReason, RefuseReason, Span};
+use thinlane_wire::FromAgent;
+
+const SOON: Duration = Duration::from_secs(5);
+
+/// A lane that carries the engineer's echo.
+fn opened(lab: &Lab, number: u8, life: Span) -> (Session, Tool) {
+    let mut session = Session::new(number, life);
+    lab.controller.grant(&session);
+    let armed = lab.controller.armed(session.id);
+    assert_eq!((armed.serial, armed.deadline), (session.serial, session.deadline));
+    session.up(lab, armed.gateway_key);
+    let tool = Tool::start(lab);
+    tool.asks_until_answered(SOON);
+    (session, tool)
+}
+
+fn started(lab: &Lab) -> Daemon {
+    let daemon = lab.daemon(&[]);
+    lab.controller.wait("status", SOON, |message| match message {
+        FromAgent::Status(status) if status.why_not.is_none() => Some(()),
+        _ => None,
+    });
+    daemon
+}
+
+fn checks_out(lab: &Lab) {
+    let report = lab.agent(&["check", "--json"]);
+    assert!(report.status.success(), "{report:?}\n{}", sh(&format!("ip netns exec {} nft list table inet thinlane", lab.gateway)));
+}
+
+#[test]
+fn a_lane_opens_carries_and_closes_with_a_signed_record_and_leaves_nothing() {
+    let lab = Lab::new();
+    let _echo = Echo::start(&lab);
+    let before = lab.kernel_state();
+    let mut daemon = started(&lab);
+    let idle = lab.kernel_state();
+    let (session, tool) = opened(&lab, 1, Span::from_secs(60));
+    checks_out(&lab);
+    let status = lab.ok(&["status", "--json"]);
+    assert!(status.contains(&session.id.to_string()) && status.contains("\"state\":\"open\""), "{status}");
+    lab.ok(&["status", "--check", "ready"]);
+
+    lab.controller.withdraw(session.id, EndReason::Killed);
+    let record = lab.controller.closing(session.id);
+    assert_eq!((record.reason, record.verified), (EndReason::Killed, true));
+    assert!(record.counters.counters.up_packets >= 1 && record.counters.counters.down_packets >= 1, "{record:?}");
+    assert!(!tool.ask(), "after the record nothing passes");
+    assert_eq!(lab.kernel_state(), idle, "nothing of the session is left");
+    checks_out(&lab);
+
+    lab.ok(&["cleanup"]);
+    assert!(daemon.ended(SOON).success());
+    assert_eq!(lab.kernel_state(), before, "the gateway is as it was");
+    assert_eq!(std::fs::read_dir(lab.run_dir()).expect("it stays").count(), 0, "the run directory is empty");
+    lab.ok(&["cleanup"]);
+    assert!(lab.dir().join("identity.json").exists());
+    lab.ok(&["cleanup", "--forget"]);
+    assert!(!lab.dir().join("identity.json").exists());
+}
+
+#[test]
+fn a_killed_agent_resumes_its_lane_within_two_seconds_and_replays_nothing() {
+    let lab = Lab::new();
+    let _echo = Echo::start(&lab);
+    let mut daemon = started(&lab);
+    let (session, tool) = opened(&lab, 1, Span::from_secs(60));
+    daemon.kill();
+    assert!(!tool.ask(), "without the agent nothing crosses");
+    let again = Instant::now();
+    let mut daemon = lab.daemon(&[]);
+    let armed = lab.controller.armed(session.id);
+    assert_eq!(armed.deadline, session.deadline, "the old end stands");
+    tool.asks_until_answered(Duration::from_secs(2));
+    assert!(again.elapsed() < Duration::from_secs(2), "{:?}", again.elapsed());
+    checks_out(&lab);
+
+    lab.controller.withdraw(session.id, EndReason::Released);
+    lab.controller.closing(session.id);
+    daemon.kill();
+    let _daemon = lab.daemon(&[]);
+    lab.controller.grant(&session);
+    let refused = lab.controller.wait("refusal", SOON, |message| match message {
+        FromAgent::Refused(refused) => Some(refused.reason),
+        _ => None,
+    });
+    assert_eq!(refused, RefuseReason::Replayed);
+}
+
+#[test]
+fn an_update_keeps_lanes_and_a_lane_without_an_agent_ends_on_time() {
+    let lab = Lab::new();
+    let _echo = Echo::start(&lab);
+    let mut daemon = started(&lab);
+    let (session, tool) = opened(&lab, 1, Span::from_secs(6));
+    daemon.signal(Signal::SIGTERM);
+    assert!(daemon.ended(SOON).success());
+    let table = sh(&format!("ip netns exec {} nft list map inet thinlane up", lab.gateway));
+    assert!(table.contains(session.id.short()), "the lane's element stays: {table}");
+    std::thread::sleep(Duration::from_millis(5500));
+    let table = sh(&format!("ip netns exec {} nft list map inet thinlane up", lab.gateway));
+    assert!(!table.contains(session.id.short()), "the kernel ended it: {table}");
+    assert!(!tool.ask());
+    let _daemon = lab.daemon(&[]);
+    let record = lab.controller.closing(session.id);
+    assert_eq!(record.reason, EndReason::Expired);
+    checks_out(&lab);
+}
+
+#[test]
+fn expiry_ends_the_lane_on_time_and_an_extension_moves_it() {
+    let lab = Lab::new();
+    let _echo = Echo::start(&lab);
+    let _daemon = started(&lab);
+    let (mut session, tool) = opened(&lab, 1, Span::from_secs(3));
+    session.serial += 1;
+    session.deadline = session.deadline + Span::from_secs(3);
+    lab.controller.grant(&session);
+    assert_eq!(lab.controller.armed(session.id).deadline, session.deadline);
+    let mut last = thinlane_wg::boot().expect("a clock");
+    while thinlane_wg::boot().expect("a clock") < session.deadline + Span::from_millis(500) {
+        if tool.ask() {
+            last = thinlane_wg::boot().expect("a clock");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let early = last.until(session.deadline);
+    assert!(last <= session.deadline + Span::from_millis(20), "the last answer came at {last:?}, the end was {:?}", session.deadline);
+    assert!(early < Span::from_millis(500), "it ended {early} early");
+    let record = lab.controller.closing(session.id);
+    assert_eq!((record.reason, record.verified), (EndReason::Expired, true));
+}
+
+#[test]
+fn a_flushed_ruleset_closes_first_and_then_the_lane_goes_on() {
+    let lab = Lab::new();
+    let _echo = Echo::start(&lab);
+    let _daemon = started(&lab);
+    let (session, tool) = opened(&lab, 1, Span::from_secs(60));
+    sh(&format!("ip netns exec {} nft flush ruleset", lab.gateway));
+    lab.controller.alarm("ruleset-flushed");
+    tool.asks_until_answered(Duration::from_secs(8));
+    checks_out(&lab);
+    // A rule that somebody adds to our table is found and thrown out.
+    sh(&format!("ip netns exec {} nft insert rule inet thinlane forward accept", lab.gateway));
+    lab.controller.alarm("foreign-change");
+    std::thread::sleep(Duration::from_millis(300));
+    checks_out(&lab);
+    tool.asks_until_answered(Duration::from_secs(8));
+    lab.controller.withdraw(session.id, EndReason::Released);
+    assert!(lab.controller.closing(session.id).verified);
+}
+
+#[test]
+fn the_sites_own_switch_closes_everything_and_nothing_remote_opens_it() {
+    let lab = Lab::new();
+    let _echo = Echo::start(&lab);
+    let mut daemon = started(&lab);
+    let (session, tool) = opened(&lab, 1, Span::from_secs(60));
+    let said = lab.ok(&["isolate", "on"]);
+    assert!(!tool.ask(), "it returned after the close");
+    assert!(said.contains("1 lanes"), "{said}");
+    assert_eq!(lab.controller.closing(session.id).reason, EndReason::Isolated);
+    assert!(!lab.agent(&["status", "--check", "ready"]).status.success());
+    checks_out(&lab);
+    daemon.kill();
+    let _daemon = lab.daemon(&[]);
+    let other = Session::new(2, Span::from_secs(60));
+    lab.controller.grant(&other);
+    let refused = lab.controller.wait("refusal", SOON, |message| match message {
+        FromAgent::Refused(refused) if refused.session == Some(other.id) => Some(refused.reason),
+        _ => None,
+    });
+    assert_eq!(refused, RefuseReason::Isolated);
+    lab.ok(&["isolate", "off"]);
+    lab.ok(&["status", "--check", "ready"]);
+}
+
+#[test]
+fn a_lane_closes_after_a_crash_between_any_two_steps_and_the_record_arrives() {
+    let lab = Lab::new();
+    let steps = [
+        "rebuild-base", "keys", "open-device", "add-route", "open-lane", "read-back", "shut-device", "close-lane",
+        "remove-peer", "drop-flows", "remove-route", "read-back-closed", "sign-closing", "persist",
+    ];
+    started(&lab).kill();
+    for (step, number) in steps.iter().zip(1..) {
+        for after in ["", "+"] {
+            let point = format!("{step}{after}{}", if *step == "persist" { ":2" } else { "" });
+            let mut daemon = lab.daemon(&[("THINLANE_CRASH_AT", &point)]);
+            let session = Session::new(if after.is_empty() { number } else { number + 50 }, Span::from_secs(60));
+            lab.controller.grant(&session);
+            std::thread::sleep(Duration::from_millis(400));
+            lab.controller.withdraw(session.id, EndReason::Killed);
+            assert!(!daemon.ended(SOON).success(), "it crashes at {point}");
+            let daemon = lab.daemon(&[]);
+            let record = lab.controller.closing(session.id);
+            assert!(record.verified, "{point}: {record:?}");
+            checks_out(&lab);
+            drop(daemon);
+        }
+    }
+}
+
+#[test]
+fn a_second_agent_and_a_refused_enrolment_say_so_and_change_nothing() {
+    let lab = Lab::new();
+    let before = lab.agent(&["run", "--backend", "kernel"]);
+    assert_eq!(before.status.code(), Some(1));
+    let _daemon = started(&lab);
+    let second = lab.agent(&["run"]);
+    assert_eq!(second.status.code(), Some(1), "{second:?}");
+    assert!(String::from_utf8_lossy(&second.stderr).contains("running"), "{second:?}");
+    lab.ok(&["status", "--check", "live"]);
+    let again = lab.enroll("right", None);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("--force"), "{again:?}");
+}

@@ -1,0 +1,349 @@
+//! An engineer, a gateway with the agent's own binary, a device, and a controller that says what the test says.
+//!
+//! ```text
+//! engineer 10.77.0.1 ---- 10.77.0.2 gateway (agent; controller on loopback) 192.168.1.1 ---- 192.168.1.10 device
+//! ```
+#![allow(dead_code)]
+
+pub mod controller;
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use thinlane_model::{Boot, Grant, Limits, PolicyRef, Protocol, PublicKey, Secret, SessionId, Span, Tuple};
+use thinlane_wg::link::Link;
+use thinlane_wg::{Device, LaneRole, LaneSpec, Userspace, UserspaceConfig, key};
+
+use controller::Controller;
+
+pub const ENGINEER: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 1);
+pub const OVERLAY: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+pub const DEVICE: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 10);
+pub const WAN: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+pub const PORT: u16 = 7;
+/// The site's direct endpoint.
+pub const DIRECT: u16 = 51820;
+
+const AGENT: &str = env!("CARGO_BIN_EXE_thinlane-agent");
+static LABS: AtomicU32 = AtomicU32::new(0);
+
+/// Three namespaces, an enrolled agent's directories, a controller. All of it goes when the lab is dropped.
+pub struct Lab {
+    pub engineer: String,
+    pub gateway: String,
+    pub device: String,
+    pub files: tempfile::TempDir,
+    pub controller: Controller,
+}
+
+/// Runs a script and insists that it succeeds.
+pub fn sh(script: &str) -> String {
+    let output = Command::new("sh").arg("-ec").arg(script).output().expect("sh runs");
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{script}: {error}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+impl Lab {
+    /// Namespaces, links, and a gateway that was enrolled over the wire.
+    pub fn new() -> Self {
+        let tag = format!("{}-{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
+        let [e, g, d] = ["e", "g", "d"].map(|end| format!("tla-{tag}-{end}"));
+        for ns in [&e, &g, &d] {
+            sh(&format!("ip netns add {ns}; ip -n {ns} link set lo up"));
+        }
+        sh(&format!(
+            "ip link add wan netns {e} type veth peer name wan netns {g}
+             ip link add lan netns {g} type veth peer name lan netns {d}
+             ip -n {e} addr add 10.77.0.1/24 dev wan; ip -n {e} link set wan up
+             ip -n {g} addr add 10.77.0.2/24 dev wan; ip -n {g} link set wan up
+             ip -n {g} addr add 192.168.1.1/24 dev lan; ip -n {g} link set lan up
+             ip -n {d} addr add 192.168.1.10/24 dev lan; ip -n {d} link set lan up
+             ip netns exec {g} sysctl -qw net.ipv4.ip_forward=0"
+        ));
+        let controller = Controller::start(&g);
+        let lab = Self {
+            engineer: e,
+            gateway: g,
+            device: d,
+            files: tempfile::tempdir().expect("a directory"),
+            controller,
+        };
+        std::fs::write(lab.files.path().join("code"), "right\n").expect("written");
+        let enrolled = lab.enroll("right", None);
+        assert!(enrolled.status.success(), "{enrolled:?}");
+        lab
+    }
+
+    pub fn enroll(&self, code: &str, fingerprint: Option<&str>) -> Output {
+        let file = self.files.path().join("code");
+        std::fs::write(&file, code).expect("written");
+        let to = format!("localhost:{}", self.controller.port);
+        let fingerprint = fingerprint.unwrap_or(&self.controller.fingerprint);
+        let file = file.display().to_string();
+        self.agent(&["enroll", "--controller", &to, "--ca-fingerprint", fingerprint, "--token-file", &file])
+    }
+
+    pub fn dir(&self) -> PathBuf {
+        self.files.path().join("state")
+    }
+
+    pub fn run_dir(&self) -> PathBuf {
+        self.files.path().join("run")
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.gateway, AGENT]).arg("--dir").arg(self.dir());
+        command.arg("--run-dir").arg(self.run_dir()).args(args);
+        command
+    }
+
+    /// Runs a command of the agent in the gateway.
+    pub fn agent(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("the agent's binary runs")
+    }
+
+    /// Runs a command that must succeed; its standard output.
+    pub fn ok(&self, args: &[&str]) -> String {
+        let output = self.agent(args);
+        assert!(output.status.success(), "{args:?}: {output:?}\n{}", self.log());
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Starts the daemon.
+    pub fn daemon(&self, env: &[(&str, &str)]) -> Daemon {
+        let log = File::options().create(true).append(true).open(self.files.path().join("log")).expect("a log");
+        let mut command = self.command(&["--log-level", "debug", "run"]);
+        command.envs(env.iter().copied()).stdout(Stdio::null()).stderr(log);
+        Daemon(command.spawn().expect("the agent's binary runs"))
+    }
+
+    /// What the daemons of this lab said.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.files.path().join("log")).unwrap_or_default()
+    }
+
+    /// Everything of the gateway that the agent may change.
+    pub fn kernel_state(&self) -> String {
+        let ns = &self.gateway;
+        sh(&format!(
+            "ip netns exec {ns} nft list ruleset; ip -n {ns} -o link | sed 's/ qlen.*//'; ip -n {ns} -4 route show table all
+             ip netns exec {ns} sysctl -a 2>/dev/null | grep -E 'ipv4.*forwarding|ip_forward ' | grep -v mc_forwarding
+             ip netns exec {ns} conntrack -L 2>/dev/null | grep -E '198[.]1[89]' || true"
+        ))
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("the agent said:\n{}", self.log());
+        }
+        for ns in [&self.engineer, &self.gateway, &self.device] {
+            let _ = Command::new("ip").args(["netns", "del", ns]).status();
+        }
+    }
+}
+
+/// A running daemon; killed with its test.
+pub struct Daemon(pub Child);
+
+impl Daemon {
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.0.id()).expect("a pid")), signal).expect("it runs");
+    }
+
+    /// Waits for its end.
+    pub fn ended(&mut self, most: Duration) -> std::process::ExitStatus {
+        let end = Instant::now() + most;
+        loop {
+            if let Some(status) = self.0.try_wait().expect("a child") {
+                return status;
+            }
+            assert!(Instant::now() < end, "the daemon does not end");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn kill(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Does something in a namespace, on a thread of its own.
+pub fn within<R: Send + 'static>(ns: &str, act: impl FnOnce() -> R + Send + 'static) -> R {
+    let ns = ns.to_owned();
+    let thread = thread::spawn(move || {
+        let file = File::open(format!("/run/netns/{ns}")).expect("the namespace exists");
+        setns(file, CloneFlags::CLONE_NEWNET).expect("root enters namespaces");
+        act()
+    });
+    match thread.join() {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+/// The engineer's side of one session.
+pub struct Session {
+    pub id: SessionId,
+    pub serial: u64,
+    pub deadline: Boot,
+    private: Secret,
+    public: PublicKey,
+    pub preshared: Secret,
+    device: Option<Userspace>,
+}
+
+impl Session {
+    pub fn new(number: u8, life: Span) -> Self {
+        let (private, public) = key::key_pair().expect("randomness");
+        Self {
+            id: SessionId::from_random([number; 5]),
+            serial: u64::from(number) * 100,
+            deadline: thinlane_wg::boot().expect("a clock") + life,
+            private,
+            public,
+            preshared: key::preshared_key().expect("randomness"),
+            device: None,
+        }
+    }
+
+    /// A grant of this session for UDP to the device.
+    pub fn grant(&self, controller: &Controller) -> Grant {
+        Grant {
+            serial: self.serial,
+            site: controller.site,
+            boot: controller.boot(),
+            session: self.id,
+            asset: "plc-1".parse().expect("a name"),
+            task: "echo-udp".parse().expect("a name"),
+            engineer_key: self.public,
+            tuple: Tuple {
+                engineer: ENGINEER,
+                destination: OVERLAY,
+                address: DEVICE,
+                protocol: Protocol::Udp,
+                port: PORT,
+            },
+            keep_source: false,
+            limits: Limits::NONE,
+            deadline: self.deadline,
+            offline: Span::from_secs(900),
+            idle: None,
+            policy: PolicyRef { id: "p".into(), hash: "00".into() },
+            relay: None,
+        }
+    }
+
+    /// Brings the engineer's device up towards the gateway's direct endpoint.
+    pub fn up(&mut self, lab: &Lab, gateway: PublicKey) {
+        let spec = LaneSpec {
+            session: self.id,
+            private: self.private.clone(),
+            peer: gateway,
+            preshared: Some(self.preshared.clone()),
+            endpoint: Some(SocketAddr::from((WAN, DIRECT))),
+            keepalive: Some(25),
+            initiate: true,
+            role: LaneRole::Engineer { address: ENGINEER, allowed: OVERLAY },
+        };
+        self.device = Some(within(&lab.engineer, move || {
+            let mut device = Userspace::start(UserspaceConfig::new("tl-one", "thinlane test")).expect("a device");
+            device.open(spec).expect("a lane");
+            let mut link = Link::open().expect("rtnetlink");
+            link.add_address("tl-one", ENGINEER).expect("an address");
+            link.add_route("tl-one", OVERLAY).expect("a route");
+            device
+        }));
+    }
+}
+
+/// The device's echo service, until dropped.
+pub struct Echo {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Echo {
+    pub fn start(lab: &Lab) -> Self {
+        let udp = within(&lab.device, || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT)).expect("a free port"));
+        udp.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout");
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = thread::spawn(move || {
+            let mut buffer = [0; 2048];
+            while !stopped.load(Ordering::Relaxed) {
+                if let Ok((length, from)) = udp.recv_from(&mut buffer) {
+                    let _ = udp.send_to(&buffer[..length], from);
+                }
+            }
+        });
+        Self { stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The engineer's tool: one question, one answer.
+pub struct Tool(UdpSocket);
+
+impl Tool {
+    pub fn start(lab: &Lab) -> Self {
+        let udp = within(&lab.engineer, || {
+            let udp = UdpSocket::bind(("0.0.0.0", 0)).expect("a socket");
+            udp.connect((OVERLAY, PORT)).expect("a route");
+            udp
+        });
+        udp.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
+        Self(udp)
+    }
+
+    /// Whether one question was answered.
+    pub fn ask(&self) -> bool {
+        let mut buffer = [0; 64];
+        self.0.send(b"ping").is_ok() && self.0.recv(&mut buffer).is_ok()
+    }
+
+    /// Asks until it is answered.
+    pub fn asks_until_answered(&self, most: Duration) {
+        let end = Instant::now() + most;
+        while !self.ask() {
+            assert!(Instant::now() < end, "no answer in {most:?}");
+        }
+    }
+}
+
+/// A listener and a stream somewhere else, for checks that something is out of reach.
+pub fn reaches(ns: &str, to: SocketAddr) -> bool {
+    within(ns, move || TcpStream::connect_timeout(&to, Duration::from_millis(500)).is_ok())
+}
+
+/// Listens in a namespace until dropped.
+pub fn listener(ns: &str, port: u16) -> TcpListener {
+    within(ns, move || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).expect("a free port"))
+}
