@@ -1,2 +1,77 @@
 //! The controller: HTTPS API, agent channel, relay, log.
-fn main() {}
+#![forbid(unsafe_code)]
+
+mod api;
+mod app;
+mod auth;
+mod ca;
+mod channel;
+mod clock;
+mod cmd;
+mod config;
+mod core;
+mod dir;
+mod exit;
+mod keys;
+mod listen;
+mod policies;
+mod random;
+mod tls;
+mod views;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{CommandFactory, Parser};
+
+use cmd::{Cli, Command};
+use exit::Exit;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Everything that we make is for ourselves, unless it is said otherwise.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    log();
+    match dispatch(cli) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            Exit::Failure.into()
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<Exit> {
+    let json = cli.json;
+    match cli.command {
+        Command::Init(args) => cmd::init::init(args, json)?,
+        Command::Run(dir) => cmd::run::run(&dir.dir)?,
+        Command::Policy(command) => return cmd::policy::policy(command, json),
+        Command::Backup { dir, to } => cmd::backup::backup(&dir.dir, &to, json)?,
+        Command::Restore { from, dir } => cmd::backup::restore(&from, &dir.dir, json)?,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "thinlane-controller", &mut std::io::stdout());
+        }
+        Command::Man { dir } => {
+            clap_mangen::generate_to(Cli::command(), &dir).with_context(|| format!("cannot write into {}", dir.display()))?;
+        }
+        Command::Version if json => {
+            println!("{}", serde_json::json!({"schema": 1, "version": env!("CARGO_PKG_VERSION")}));
+        }
+        Command::Version => println!("thinlane-controller {}", env!("CARGO_PKG_VERSION")),
+    }
+    Ok(Exit::Done)
+}
+
+/// Logs to stderr; `THINLANE_LOG` says what, in the form of tracing's filters.
+fn log() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_env("THINLANE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        .init();
+}

@@ -9,7 +9,8 @@
 //! signed checkpoint over the new size --+
 //! ```
 //!
-//! Nothing here understands the rows: they are documents under a kind and an id. The log's entries are
+//! Writing does not understand the rows: they are documents under a kind and an id. [`verify`] does: it replays
+//! the log into an empty world and compares. The log's entries are
 //! canonical JSON, hashed into an RFC 6962 tree whose checkpoints are signed in the same transaction.
 #![forbid(unsafe_code)]
 
@@ -27,4 +28,4 @@ pub use open::{DATABASE, DirLock, LOG_KEY, OpenError, Store};
 pub use proof::Proofs;
 pub use read::{Entry, ReadError, Reader, Row, SecretRow};
 pub use schema::VERSION;
-pub use verify::{Problem, Replay, Verified, VerifyError, verify};
+pub use verify::{Problem, Verified, VerifyError, verify};

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use thinlane_session::{Entry, World};
 use thinlane_tlog::audit::{Auditor, Finding};
 use thinlane_tlog::{Hash, Verifier};
 
@@ -13,14 +14,8 @@ use crate::read::{ReadError, Reader};
 
 /// Problems with rows that are kept; more are only counted.
 const MOST_ROWS: usize = 200;
-
-/// What rebuilds the state from the log, entry by entry; the state's owner implements it.
-pub trait Replay {
-    /// Takes the next entry; `Err` says in one sentence why it is none.
-    fn entry(&mut self, json: &[u8]) -> Result<(), String>;
-    /// The documents that the entries so far lead to, as (kind, id, document).
-    fn rows(&self) -> Vec<(String, String, Value)>;
-}
+/// Entries that are no entries, likewise.
+const MOST_UNREAD: u64 = 20;
 
 /// What was found.
 #[derive(Debug, Clone)]
@@ -65,16 +60,11 @@ impl Verified {
 
 /// Verifies the controller's directory `dir`, or a copy of it; needs neither a log-in nor the lock.
 ///
-/// `remembered` are checkpoints that others kept, each with a name for its keeper. `replay` starts empty. `sequence`
-/// is not needed: an entry's place is its index.
-pub fn verify(
-    dir: &Path,
-    remembered: Vec<(String, String)>,
-    replay: &mut dyn Replay,
-) -> Result<Verified, VerifyError> {
+/// `remembered` are signed checkpoints that others kept, each with a name for its keeper.
+pub fn verify(dir: &Path, remembered: Vec<(String, String)>) -> Result<Verified, VerifyError> {
     let log = log_key(dir)?;
     let reader = Reader::open(dir)?;
-    reader.snapshot(|reader| examine(reader, log, remembered, replay))
+    reader.snapshot(|reader| examine(reader, log, remembered))
 }
 
 /// Reads the verifier key that lies beside the database.
@@ -85,12 +75,8 @@ fn log_key(dir: &Path) -> Result<Verifier, VerifyError> {
     text.trim().parse().map_err(|error| key(format!("{error}")))
 }
 
-fn examine(
-    reader: &Reader,
-    log: Verifier,
-    remembered: Vec<(String, String)>,
-    replay: &mut dyn Replay,
-) -> Result<Verified, VerifyError> {
+fn examine(reader: &Reader, log: Verifier, remembered: Vec<(String, String)>) -> Result<Verified, VerifyError> {
+    let mut world = World::new();
     let mut audit = Auditor::new(log, reader.checkpoints()?, remembered);
     let mut problems = Vec::new();
     let mut unread = 0u64;
@@ -98,10 +84,14 @@ fn examine(
         let index = index.max(0) as u64;
         // A hash of another length equals no hash: all zero stands for it.
         audit.entry(index, json, &leaf.try_into().map(Hash).unwrap_or(Hash([0; 32])));
-        if let Err(message) = replay.entry(json) {
-            unread += 1;
-            if unread <= 20 {
-                problems.push(Problem { kind: "entry", index: Some(index), message });
+        match serde_json::from_slice::<Entry>(json) {
+            Ok(entry) => world.replay(&entry),
+            Err(error) => {
+                unread += 1;
+                if unread <= MOST_UNREAD {
+                    let message = format!("entry {index} is none of this log's: {error}");
+                    problems.push(Problem { kind: "entry", index: Some(index), message });
+                }
             }
         }
     })?;
@@ -111,7 +101,7 @@ fn examine(
     if report.more > 0 {
         found.push(Problem { kind: "edited", index: None, message: format!("{} findings more", report.more) });
     }
-    compare_rows(reader, replay, &mut found)?;
+    compare_rows(reader, &world, &mut found)?;
     Ok(Verified {
         entries: report.entries,
         root: report.root,
@@ -121,7 +111,7 @@ fn examine(
 }
 
 /// The state as stored against the state that the log leads to.
-fn compare_rows(reader: &Reader, replay: &dyn Replay, problems: &mut Vec<Problem>) -> Result<(), ReadError> {
+fn compare_rows(reader: &Reader, world: &World, problems: &mut Vec<Problem>) -> Result<(), ReadError> {
     let mut messages = Vec::new();
     let stored = match reader.rows() {
         Ok(rows) => rows,
@@ -133,7 +123,7 @@ fn compare_rows(reader: &Reader, replay: &dyn Replay, problems: &mut Vec<Problem
         Err(error) => return Err(error),
     };
     let mut told: BTreeMap<(String, String), Value> =
-        replay.rows().into_iter().map(|(kind, id, doc)| ((kind, id), doc)).collect();
+        world.rows().map(|(key, doc)| ((key.kind.to_string(), key.id), doc)).collect();
     for row in stored {
         match told.remove(&(row.kind.clone(), row.id.clone())) {
             Some(doc) if doc == row.doc => {}

@@ -45,7 +45,9 @@ impl<'de> Deserialize<'de> for Schema {
 
 /// A list as the API returns it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct List<T> {
+    #[cfg_attr(feature = "openapi", schema(value_type = u32))]
     pub schema: Schema,
     pub items: Vec<T>,
     /// Pass as `?after=` to go on; absent at the end.

@@ -1,0 +1,177 @@
+//! The log: entries, the newest checkpoint, and whether it all holds.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use data_encoding::HEXLOWER;
+use serde::Deserialize;
+use serde_json::Value;
+use thinlane_model::{Role, SiteId};
+use thinlane_store::{Entry, Reader};
+use thinlane_wire::api::{
+    AuditProblem, AuditReport, CheckpointView, ErrorBody, ErrorCode, List, LogEntry, Schema,
+};
+
+use super::error::{Answer, Problem, Problems};
+use super::extract::{Caller, Params, Viewer};
+use super::requests::LONGEST_WAIT;
+use crate::app::App;
+
+/// Entries in one answer.
+const MOST_ENTRIES: usize = 1000;
+
+/// Which entries.
+#[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Which {
+    /// Those after this index; absent: from the first.
+    after: Option<u64>,
+    /// The newest so many, oldest first.
+    last: Option<usize>,
+    /// At most so many, 1000 at most.
+    limit: Option<usize>,
+    /// Seconds to wait for an entry where there is none yet, at most 60.
+    #[param(maximum = 60)]
+    wait: Option<u64>,
+}
+
+/// Entries of the log, oldest first.
+#[utoipa::path(get, path = "/audit/entries", tag = "audit", params(Which),
+    responses((status = 200, body = List<LogEntry>), Problems))]
+pub async fn entries(State(app): State<App>, caller: Caller, Params(which): Params<Which>) -> Answer<Json<List<LogEntry>>> {
+    may_read(&app, &caller).await?;
+    let limit = which.limit.or(which.last).unwrap_or(MOST_ENTRIES).min(MOST_ENTRIES);
+    let mut watch = app.core.watch();
+    let wait = Duration::from_secs(which.wait.unwrap_or(0).min(LONGEST_WAIT));
+    let deadline = tokio::time::Instant::now() + wait;
+    let mut stop = app.stop.clone();
+    loop {
+        let size = app.core.read(|state| state.store().size()).await?;
+        let from = match which.last {
+            Some(last) => size.saturating_sub(last.min(MOST_ENTRIES) as u64),
+            None => which.after.map_or(0, |after| after.saturating_add(1)),
+        };
+        if from < size || wait.is_zero() || tokio::time::Instant::now() >= deadline {
+            let found = read(&app, move |reader| reader.entries(from, limit)).await?;
+            let end = found.last().map(|entry| entry.index);
+            let items: Vec<_> = found.into_iter().map(view).collect();
+            let next = end.filter(|end| end + 1 < size).map(|end| end.to_string());
+            return Ok(Json(List { schema: Schema, items, next }));
+        }
+        // Not every entry is a live event: looked at again each second as well.
+        let again = (tokio::time::Instant::now() + Duration::from_secs(1)).min(deadline);
+        tokio::select! {
+            () = tokio::time::sleep_until(again) => {}
+            _ = stop.changed() => return Ok(super::list(Vec::new())),
+            _ = watch.recv() => {}
+        }
+    }
+}
+
+/// The newest signed checkpoint.
+#[utoipa::path(get, path = "/audit/checkpoint", tag = "audit", responses((status = 200, body = CheckpointView), Problems))]
+pub async fn checkpoint(State(app): State<App>, caller: Caller) -> Answer<Json<CheckpointView>> {
+    may_read(&app, &caller).await?;
+    let found = app
+        .core
+        .read(|state| {
+            let proofs = state.store().proofs();
+            (proofs.size(), proofs.root(), state.store().checkpoint())
+        })
+        .await?;
+    let (size, root, note) = found;
+    let note = note.map_err(unreadable)?.ok_or_else(|| Problem::not_found("the log has no checkpoint yet"))?;
+    let root = HEXLOWER.encode(&root.0);
+    Ok(Json(CheckpointView { schema: Schema, size, root, note, key: app.log_key.clone() }))
+}
+
+/// Reads the whole log and holds it against its checkpoints and the state; `ok` says whether it holds.
+#[utoipa::path(get, path = "/audit/verify", tag = "audit", responses((status = 200, body = AuditReport), Problems))]
+pub async fn verify(State(app): State<App>, caller: Caller) -> Answer<Json<AuditReport>> {
+    may_read(&app, &caller).await?;
+    let dir = app.dir.clone();
+    let done = tokio::task::spawn_blocking(move || thinlane_store::verify(&dir, Vec::new())).await;
+    let mut found =
+        done.map_err(|_| internal("the verification broke off"))?.map_err(|error| internal(&error.to_string()))?;
+    let witnessed = app.channels.witnessed();
+    let compared = app
+        .core
+        .read(move |state| {
+            let proofs = state.store().proofs();
+            let compare = |(site, size, root): (SiteId, u64, [u8; 32])| {
+                let name = state.world().site(&site).map_or_else(|| site.to_string(), |site| site.name.to_string());
+                (name, size, proofs.root_at(size).map(|ours| ours.0 == root))
+            };
+            witnessed.into_iter().map(compare).collect::<Vec<_>>()
+        })
+        .await?;
+    for (site, size, fits) in compared {
+        let (kind, message) = match fits {
+            Some(true) => {
+                found.checkpoints += 1;
+                continue;
+            }
+            Some(false) => ("forked", format!("the gateway of {site} remembers another log of {size} entries")),
+            None => ("rolled-back", format!("the gateway of {site} remembers a log of {size} entries, this one is shorter")),
+        };
+        found.problems.push(thinlane_store::Problem { kind, index: Some(size), message });
+    }
+    Ok(Json(AuditReport {
+        schema: Schema,
+        ok: found.is_sound(),
+        entries: found.entries,
+        root: HEXLOWER.encode(&found.root.0),
+        checkpoints: found.checkpoints,
+        problems: found
+            .problems
+            .into_iter()
+            .map(|problem| AuditProblem { kind: problem.kind.to_owned(), index: problem.index, message: problem.message })
+            .collect(),
+    }))
+}
+
+async fn may_read(app: &App, caller: &Caller) -> Answer<()> {
+    let login = caller.login.clone();
+    let may: Result<(), ErrorBody> = app
+        .core
+        .read(move |state| Viewer::of(state, &login)?.need("reading the log", &[Role::Auditor, Role::Ops, Role::Admin]))
+        .await?;
+    Ok(may?)
+}
+
+async fn read<T: Send + 'static>(
+    app: &App,
+    look: impl FnOnce(&Reader) -> Result<T, thinlane_store::ReadError> + Send + 'static,
+) -> Answer<T> {
+    let dir = app.dir.clone();
+    let done = tokio::task::spawn_blocking(move || {
+        let reader = Reader::open(&dir).map_err(|error| error.to_string())?;
+        look(&reader).map_err(|error| error.to_string())
+    });
+    let found = done.await.map_err(|_| internal("reading the log broke off"))?;
+    Ok(found.map_err(|error| internal(&error))?)
+}
+
+fn view(entry: Entry) -> LogEntry {
+    let json: Value = serde_json::from_slice(&entry.json).unwrap_or(Value::Null);
+    let text = |name: &str| json.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    LogEntry {
+        schema: Schema,
+        index: entry.index,
+        time: text("time").parse().unwrap_or_default(),
+        actor: text("actor"),
+        kind: text("kind"),
+        leaf_hash: HEXLOWER.encode(&entry.leaf.0),
+        entry: json,
+    }
+}
+
+fn unreadable(error: thinlane_store::ReadError) -> Problem {
+    internal(&error.to_string()).into()
+}
+
+fn internal(message: &str) -> ErrorBody {
+    ErrorBody::new(ErrorCode::Internal, message)
+}

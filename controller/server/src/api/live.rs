@@ -1,0 +1,169 @@
+//! Live views: server-sent events, and the first picture.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use futures_util::stream::{self, Stream};
+use thinlane_model::{Role, SessionId};
+use thinlane_wire::api::{ErrorBody, LiveEvent, Overview, RequestState, Schema, SessionState};
+use tokio::sync::broadcast::{Receiver, error::RecvError};
+
+use super::error::{Answer, Problems};
+use super::extract::{Caller, Name, Viewer};
+use super::{requests, sessions};
+use crate::app::App;
+use crate::core::Live;
+use crate::views;
+
+/// A comment line keeps the connection open and shows a dead one.
+const KEEP_OPEN: Duration = Duration::from_secs(10);
+
+/// One session as it stands, then every change of it; ends after its end.
+#[utoipa::path(get, path = "/sessions/{id}/events", tag = "live", params(("id" = String, Path)),
+    responses((status = 200, description = "A stream of LiveEvent, each as `data:` of an event of its kind", content_type = "text/event-stream", body = LiveEvent), Problems))]
+pub async fn session_events(State(app): State<App>, caller: Caller, Name(text): Name) -> Answer<Sse<impl Stream<Item = Result<Event, Infallible>>>> {
+    let watch = app.core.watch();
+    let first = sessions::look(&app, &caller, text).await?;
+    let session = first.id;
+    let first = LiveEvent::Session { session: Box::new(first) };
+    Ok(serve(Feed { app, caller, watch, only: Some(session), first: Some(first), done: false }))
+}
+
+/// Everything that the caller's roles may see; requesters see what is theirs.
+#[utoipa::path(get, path = "/events", tag = "live",
+    responses((status = 200, description = "A stream of LiveEvent, each as `data:` of an event of its kind", content_type = "text/event-stream", body = LiveEvent), Problems))]
+pub async fn events(State(app): State<App>, caller: Caller) -> Answer<Sse<impl Stream<Item = Result<Event, Infallible>>>> {
+    let watch = app.core.watch();
+    let login = caller.login.clone();
+    let known: Result<Viewer, ErrorBody> = app.core.read(move |state| Viewer::of(state, &login)).await?;
+    known?;
+    Ok(serve(Feed { app, caller, watch, only: None, first: None, done: false }))
+}
+
+/// What is live now: open sessions, requests that wait or can be used, sites.
+#[utoipa::path(get, path = "/overview", tag = "live", responses((status = 200, body = Overview), Problems))]
+pub async fn overview(State(app): State<App>, caller: Caller) -> Answer<Json<Overview>> {
+    let (relay, channels) = (app.relay.clone(), app.channels.clone());
+    let found: Result<_, ErrorBody> = app
+        .core
+        .read(move |state| {
+            let viewer = Viewer::of(state, &caller.login)?;
+            let world = state.world();
+            let live = world.all_live_sessions().filter(|session| sessions::is_shown(&viewer, session));
+            let open = world.requests().filter(|request| {
+                matches!(request.state, RequestState::Pending | RequestState::Approved)
+                    && requests::is_shown(&viewer, request)
+            });
+            let mut sites: Vec<_> = world.sites().filter_map(|site| views::site(world, &channels, &site.id)).collect();
+            sites.sort_by(|a, b| a.site.cmp(&b.site));
+            Ok(Overview {
+                schema: Schema,
+                sessions: live.filter_map(|session| views::session(world, &relay, &session.id)).collect(),
+                requests: open.filter_map(|request| world.request_view(&request.id)).collect(),
+                sites,
+            })
+        })
+        .await?;
+    Ok(Json(found?))
+}
+
+struct Feed {
+    app: App,
+    caller: Caller,
+    watch: Receiver<std::sync::Arc<Live>>,
+    only: Option<SessionId>,
+    first: Option<LiveEvent>,
+    done: bool,
+}
+
+fn serve(feed: Feed) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let events = stream::unfold(feed, |mut feed| async move {
+        let event = feed.next().await?;
+        Some((Ok(sent(&event)), feed))
+    });
+    Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_OPEN).text("alive"))
+}
+
+impl Feed {
+    async fn next(&mut self) -> Option<LiveEvent> {
+        if let Some(first) = self.first.take() {
+            self.done = ends(&first);
+            return Some(first);
+        }
+        let mut stop = self.app.stop.clone();
+        while !self.done {
+            let event = tokio::select! {
+                _ = stop.changed() => return None,
+                // A token that ended ends its streams, too.
+                () = tokio::time::sleep(KEEP_OPEN) => {
+                    if self.token_stands() { continue } else { return None }
+                }
+                event = self.watch.recv() => event,
+            };
+            if !self.token_stands() {
+                return None;
+            }
+            match event {
+                Err(RecvError::Closed) => return None,
+                Err(RecvError::Lagged(_)) => return self.lagged().await,
+                Ok(live) => match self.only {
+                    Some(only) if live.session != Some(only) || matches!(live.event, LiveEvent::Request { .. }) => {}
+                    None if !self.may_see(&live).await => {}
+                    _ => {
+                        self.done = self.only.is_some() && ends(&live.event);
+                        return Some(live.event.clone());
+                    }
+                },
+            }
+        }
+        None
+    }
+
+    /// One session's stream catches up by itself; others are told to fetch their lists again.
+    async fn lagged(&mut self) -> Option<LiveEvent> {
+        let Some(only) = self.only else { return Some(LiveEvent::Lagged) };
+        let view = sessions::look(&self.app, &self.caller, only.to_string()).await.ok()?;
+        let event = LiveEvent::Session { session: Box::new(view) };
+        self.done = ends(&event);
+        Some(event)
+    }
+
+    fn token_stands(&self) -> bool {
+        self.app.core.tokens().stands(&self.caller.token, crate::clock::wall())
+    }
+
+    async fn may_see(&self, live: &Live) -> bool {
+        if live.owner.as_ref() == Some(&self.caller.login) {
+            return true;
+        }
+        let login = self.caller.login.clone();
+        let viewer = self.app.core.read(move |state| Viewer::of(state, &login)).await;
+        let Ok(Ok(viewer)) = viewer else { return false };
+        match &live.event {
+            LiveEvent::Site { .. } | LiveEvent::Lagged => true,
+            LiveEvent::Alarm { .. } => viewer.has(&[Role::Ops, Role::Admin, Role::Auditor, Role::SiteTech]),
+            LiveEvent::Denied { .. } => viewer.has(&[Role::Ops, Role::Admin, Role::Auditor]),
+            LiveEvent::Session { .. } | LiveEvent::Request { .. } => viewer.sees_all(),
+        }
+    }
+}
+
+fn ends(event: &LiveEvent) -> bool {
+    matches!(event, LiveEvent::Session { session } if session.state == SessionState::Ended)
+}
+
+fn sent(event: &LiveEvent) -> Event {
+    let kind = match event {
+        LiveEvent::Session { .. } => "session",
+        LiveEvent::Request { .. } => "request",
+        LiveEvent::Site { .. } => "site",
+        LiveEvent::Alarm { .. } => "alarm",
+        LiveEvent::Denied { .. } => "denied",
+        LiveEvent::Lagged => "lagged",
+    };
+    let data = serde_json::to_string(event).unwrap_or_else(|_| "{}".to_owned());
+    Event::default().event(kind).data(data)
+}

@@ -1,0 +1,176 @@
+//! Lock-out with back-off, per account and per source address. In memory, bounded.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+
+use thinlane_model::{Boot, Span};
+
+/// Accounts, and addresses, that are remembered at most.
+const MOST: usize = 20_000;
+/// Wrong tries that an account has before it must wait.
+const ACCOUNT_FREE: u32 = 5;
+/// Wrong tries that an address has: several people may share one.
+const SOURCE_FREE: u32 = 30;
+/// The first wait; each further wrong try doubles it.
+const FIRST_WAIT: Span = Span::from_secs(15);
+const LONGEST_WAIT: Span = Span::from_secs(900);
+/// After this long without a wrong try everything is forgotten.
+const FORGET: Span = Span::from_secs(3600);
+
+/// Counts wrong tries.
+#[derive(Default)]
+pub struct Guard(Mutex<Tables>);
+
+#[derive(Default)]
+struct Tables {
+    accounts: BTreeMap<String, Tries>,
+    sources: BTreeMap<IpAddr, Tries>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Tries {
+    wrong: u32,
+    last: Boot,
+    until: Boot,
+}
+
+/// What a wrong try led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wrong {
+    /// The account may be tried again at once.
+    Free,
+    /// It must wait this long now.
+    Wait(Span),
+}
+
+impl Guard {
+    /// Begins a try, or says how long to wait. The try counts as wrong until [`Guard::right`] takes it back, so that
+    /// many at once gain nothing.
+    pub fn begin(&self, account: &str, source: IpAddr, now: Boot) -> Result<(), Span> {
+        let source = network(source);
+        let mut tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let account_wait = tables.accounts.get(account).map_or(Span::ZERO, |tries| now.until(tries.until));
+        let source_wait = tables.sources.get(&source).map_or(Span::ZERO, |tries| now.until(tries.until));
+        let wait = account_wait.max(source_wait);
+        if wait > Span::ZERO {
+            return Err(wait);
+        }
+        count(&mut tables.accounts, account.to_owned(), ACCOUNT_FREE, now);
+        count(&mut tables.sources, source, SOURCE_FREE, now);
+        Ok(())
+    }
+
+    /// The try was right: the account starts afresh, the address gets this try back.
+    pub fn right(&self, account: &str, source: IpAddr) {
+        let mut tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        tables.accounts.remove(account);
+        if let Some(tries) = tables.sources.get_mut(&network(source)) {
+            tries.wrong = tries.wrong.saturating_sub(1);
+            tries.until = Boot(0);
+        }
+    }
+
+    /// What the wrong tries of an account led to so far.
+    pub fn state(&self, account: &str, now: Boot) -> Wrong {
+        let tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match tables.accounts.get(account).map(|tries| now.until(tries.until)) {
+            Some(wait) if wait > Span::ZERO => Wrong::Wait(wait),
+            _ => Wrong::Free,
+        }
+    }
+}
+
+fn count<K: Ord + Clone>(table: &mut BTreeMap<K, Tries>, key: K, free: u32, now: Boot) {
+    if table.len() >= MOST && !table.contains_key(&key) {
+        table.retain(|_, tries| tries.last + FORGET > now);
+        // Still full: somebody tries very many names. The one that was quiet longest goes.
+        if table.len() >= MOST
+            && let Some(oldest) = table.iter().min_by_key(|(_, tries)| tries.last).map(|(key, _)| key.clone())
+        {
+            table.remove(&oldest);
+        }
+    }
+    let tries = table.entry(key).or_default();
+    if tries.last + FORGET <= now {
+        *tries = Tries::default();
+    }
+    tries.wrong = tries.wrong.saturating_add(1);
+    tries.last = now;
+    if tries.wrong >= free {
+        let doubled = FIRST_WAIT.as_millis().saturating_mul(1 << (tries.wrong - free).min(16));
+        tries.until = now + Span::from_millis(doubled).min(LONGEST_WAIT);
+    }
+}
+
+/// What one customer of a network has: an IPv4 address, or the first 64 bits of an IPv6 one.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(six) => {
+            let mut octets = six.octets();
+            octets[8..].fill(0);
+            IpAddr::from(octets)
+        }
+        four => four,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOME: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    fn away(number: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, number])
+    }
+
+    #[test]
+    fn the_fifth_wrong_try_makes_the_account_wait_and_each_further_one_longer() {
+        let guard = Guard::default();
+        let mut now = Boot(1_000_000_000);
+        for number in 0..5 {
+            assert_eq!(guard.begin("alice", away(number), now), Ok(()));
+        }
+        let first = guard.begin("alice", away(9), now).expect_err("locked out");
+        assert_eq!(first, FIRST_WAIT);
+        now = now + first;
+        assert_eq!(guard.begin("alice", away(9), now), Ok(()));
+        assert_eq!(guard.begin("alice", away(9), now), Err(Span::from_secs(30)));
+        assert_eq!(guard.begin("bob", away(9), now), Ok(()));
+    }
+
+    #[test]
+    fn a_right_try_clears_the_account() {
+        let guard = Guard::default();
+        let now = Boot(1_000_000_000);
+        for _ in 0..100 {
+            assert_eq!(guard.begin("alice", HOME, now), Ok(()));
+            guard.right("alice", HOME);
+        }
+        assert_eq!(guard.state("alice", now), Wrong::Free);
+    }
+
+    #[test]
+    fn an_address_that_tries_many_names_has_to_wait_too() {
+        let guard = Guard::default();
+        let now = Boot(1_000_000_000);
+        let tried = (0..100).filter(|name| guard.begin(&name.to_string(), HOME, now).is_ok()).count();
+        assert_eq!(tried, 30);
+        assert!(guard.begin("someone", away(1), now).is_ok());
+        let six = |last: u16| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, last]);
+        let tried = (0..100).filter(|name| guard.begin(&format!("n{name}"), six(*name), now).is_ok()).count();
+        assert_eq!(tried, 30);
+    }
+
+    #[test]
+    fn memory_stays_bounded_however_many_names_are_tried() {
+        let guard = Guard::default();
+        for number in 0..(MOST as u32 + 50) {
+            let source = IpAddr::from((number + 0x0a00_0000).to_be_bytes());
+            assert!(guard.begin(&number.to_string(), source, Boot(1_000_000_000 + u64::from(number))).is_ok());
+        }
+        let tables = guard.0.lock().expect("not poisoned");
+        assert!(tables.accounts.len() <= MOST && tables.sources.len() <= MOST);
+    }
+}

@@ -1,0 +1,65 @@
+//! The commands.
+
+pub mod backup;
+pub mod init;
+pub mod policy;
+pub mod run;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Keeps people, sites, policy and log, decides requests, and relays the lanes of open sessions.
+#[derive(Debug, Parser)]
+#[command(name = "thinlane-controller", version, max_term_width = 100, propagate_version = true)]
+pub struct Cli {
+    /// Print results as JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a new controller: directory, keys, certificates, shipped policies, the first admin.
+    Init(init::Init),
+    /// Run the controller. SIGHUP reads the policies again; SIGTERM and SIGINT stop it.
+    Run(Dir),
+    /// Check, test and explain policies, offline.
+    #[command(subcommand)]
+    Policy(policy::Policy),
+    /// Write everything that makes this controller into one file (0600), also while it runs.
+    Backup {
+        #[command(flatten)]
+        dir: Dir,
+        /// The file to write; it must not exist.
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+    },
+    /// Make a controller's directory from a backup.
+    Restore {
+        /// The backup.
+        #[arg(long, value_name = "FILE")]
+        from: PathBuf,
+        #[command(flatten)]
+        dir: Dir,
+    },
+    /// Print completions for a shell.
+    Completions { shell: clap_complete::Shell },
+    /// Write the man page into a directory.
+    Man {
+        #[arg(default_value = ".")]
+        dir: PathBuf,
+    },
+    /// Print the version.
+    Version,
+}
+
+/// The controller's directory.
+#[derive(Debug, Clone, Args)]
+pub struct Dir {
+    /// The controller's directory.
+    #[arg(long, env = "THINLANE_DIR", value_name = "DIR", default_value = "/var/lib/thinlane")]
+    pub dir: PathBuf,
+}

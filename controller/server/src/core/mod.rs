@@ -1,0 +1,166 @@
+//! The one writer: owns the world and the store, takes commands in batches, answers after the commit.
+//!
+//! ```text
+//! API, channels --Job--> [queue] --> steps on the world (events, rows, secrets)
+//!                                        |  one transaction, one fsync for the whole batch
+//!                                        v
+//!                                    commit --fails--> world read again from the rows, everybody is told
+//!                                        |
+//!                                        +--> effects (relay first), live events --> answers
+//! ```
+
+mod credential;
+mod shell;
+mod state;
+mod tokens;
+mod writer;
+
+pub use credential::{Credential, Hashed};
+pub use shell::{Live, Shell};
+pub use state::{State, Step};
+pub use tokens::Tokens;
+
+use std::sync::Arc;
+
+use thinlane_store::{CommitError, Committed};
+use thinlane_wire::api::{ErrorBody, ErrorCode};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+/// Jobs that may wait for the writer; more are refused.
+const QUEUE: usize = 4096;
+/// Live events that a slow reader may be behind before it loses some.
+const LIVE: usize = 4096;
+
+type Finish = Box<dyn FnOnce(Result<&Committed, &CommitError>) + Send>;
+pub(crate) type Job = Box<dyn FnOnce(&mut Step<'_>) -> Finish + Send>;
+
+/// The way to the writer; cheap to clone.
+#[derive(Clone)]
+pub struct Core {
+    jobs: mpsc::Sender<Job>,
+    live: broadcast::Sender<Arc<Live>>,
+    tokens: Tokens,
+    stop: Arc<watch::Sender<bool>>,
+}
+
+/// The writer's thread; join it after [`Core::stop`].
+pub struct Writer(std::thread::JoinHandle<()>);
+
+impl Core {
+    /// Starts the writer's thread; `shell` builds what executes effects, given the way back.
+    pub fn start(mut state: State, shell: impl FnOnce(&Core) -> Shell) -> std::io::Result<(Core, Writer)> {
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        let (live, _) = broadcast::channel(LIVE);
+        let (stop, stopped) = watch::channel(false);
+        let core = Core { jobs, live, tokens: state.tokens().clone(), stop: Arc::new(stop) };
+        let mut shell = shell(&core);
+        let thread = std::thread::Builder::new().name("writer".to_owned()).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+            match runtime {
+                Ok(runtime) => runtime.block_on(writer::run(&mut state, &mut shell, queue, stopped)),
+                Err(error) => tracing::error!(%error, "the writer cannot start"),
+            }
+        })?;
+        Ok((core, Writer(thread)))
+    }
+
+    /// Runs `step` on the writer and answers once everything that it changed is durable.
+    ///
+    /// What a failing step has changed (a refused attempt's entry) is kept as well.
+    pub async fn write<T: Send + 'static>(
+        &self,
+        step: impl FnOnce(&mut Step<'_>) -> Result<T, ErrorBody> + Send + 'static,
+    ) -> Result<T, ErrorBody> {
+        let (answer, wait) = oneshot::channel();
+        let job: Job = Box::new(move |on| {
+            let done = step(on);
+            Box::new(move |committed| {
+                let _ = answer.send(match committed {
+                    Ok(_) => done,
+                    Err(error) => Err(log_unavailable(error)),
+                });
+            })
+        });
+        self.jobs.try_send(job).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => {
+                ErrorBody::new(ErrorCode::Limit, "the controller has more to do than it can").next("try again in a few seconds")
+            }
+            mpsc::error::TrySendError::Closed(_) => stopping(),
+        })?;
+        wait.await.map_err(|_| stopping())?
+    }
+
+    /// As [`Core::write`], but waits for room in the queue: for what must not get lost.
+    pub async fn write_surely<T: Send + 'static>(
+        &self,
+        step: impl FnOnce(&mut Step<'_>) -> Result<T, ErrorBody> + Send + 'static,
+    ) -> Result<T, ErrorBody> {
+        let room = self.jobs.reserve().await.map_err(|_| stopping())?;
+        let (answer, wait) = oneshot::channel();
+        room.send(Box::new(move |on| {
+            let done = step(on);
+            Box::new(move |committed| {
+                let _ = answer.send(match committed {
+                    Ok(_) => done,
+                    Err(error) => Err(log_unavailable(error)),
+                });
+            })
+        }));
+        wait.await.map_err(|_| stopping())?
+    }
+
+    /// Looks at the state between two batches: everything seen is durable or about to be told as failed.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&State) -> T + Send + 'static,
+    ) -> Result<T, ErrorBody> {
+        self.write(move |step| Ok(look(step.state()))).await
+    }
+
+    /// Everything that happens from now on.
+    pub fn watch(&self) -> broadcast::Receiver<Arc<Live>> {
+        self.live.subscribe()
+    }
+
+    /// Whether anybody watches.
+    pub fn is_watched(&self) -> bool {
+        self.live.receiver_count() > 0
+    }
+
+    /// Tells those who watch.
+    pub fn tell(&self, live: Live) {
+        let _ = self.live.send(Arc::new(live));
+    }
+
+    pub(crate) fn live(&self) -> broadcast::Sender<Arc<Live>> {
+        self.live.clone()
+    }
+
+    /// Lets the writer finish what waits and end.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Who is logged in.
+    pub fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+}
+
+impl Writer {
+    /// Waits until the last batch is written.
+    pub fn join(self) {
+        if self.0.join().is_err() {
+            tracing::error!("the writer panicked");
+        }
+    }
+}
+
+fn stopping() -> ErrorBody {
+    ErrorBody::new(ErrorCode::Internal, "the controller is stopping").next("try again when it runs")
+}
+
+fn log_unavailable(error: &CommitError) -> ErrorBody {
+    ErrorBody::new(ErrorCode::LogUnavailable, format!("nothing was changed: {error}"))
+        .next("sessions that run go on; tell whoever runs the controller")
+}

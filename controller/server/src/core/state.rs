@@ -1,0 +1,284 @@
+//! What the writer owns, and one step on it.
+
+use std::collections::BTreeMap;
+
+use thinlane_model::{Endpoint, Login, Now};
+use thinlane_policy::PolicyState;
+use thinlane_session::{
+    Actor, Answer, Command, Context, Entry, Event, LockTarget, Note, Observation, Pools, Refusal, RowKind, World,
+};
+use thinlane_store::{RowChange, SecretChange, Store, Tx};
+use thinlane_tlog::canonical;
+use thinlane_wire::api::{ErrorBody, ErrorCode};
+
+use super::credential::{Credential, KIND_CREDENTIAL};
+use super::tokens::{KIND_TOKEN, Tokens};
+use crate::api::error::refused;
+
+/// The state: what is stored, and what a restart forgets.
+pub struct State {
+    store: Store,
+    world: World,
+    credentials: BTreeMap<Login, Credential>,
+    tokens: Tokens,
+    policy: PolicyState,
+    pools: Pools,
+    relay: Endpoint,
+    /// Why the rows could not be read again after a failed commit.
+    broken: Option<String>,
+}
+
+impl State {
+    /// Reads everything from the store.
+    pub fn load(store: Store, policy: PolicyState, pools: Pools, relay: Endpoint) -> anyhow::Result<Self> {
+        let world = read_world(&store)?;
+        let credentials = read_credentials(&store)?;
+        let tokens = Tokens::default();
+        tokens.load(&store)?;
+        Ok(Self { store, world, credentials, tokens, policy, pools, relay, broken: None })
+    }
+
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    pub(super) fn world_mut(&mut self) -> &mut World {
+        &mut self.world
+    }
+
+    pub fn policy(&self) -> &PolicyState {
+        &self.policy
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(super) fn store_mut(&mut self) -> &mut Store {
+        &mut self.store
+    }
+
+    pub fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    /// A person's password hash, second factor and codes.
+    pub fn credential(&self, login: &Login) -> Option<&Credential> {
+        self.credentials.get(login)
+    }
+
+    pub(super) fn broken(&self) -> Option<String> {
+        self.broken.clone()
+    }
+
+    /// One step and its commit, before the writer runs.
+    pub fn change_once<T>(
+        &mut self,
+        step: impl FnOnce(&mut Step<'_>) -> Result<T, ErrorBody>,
+    ) -> anyhow::Result<T> {
+        let mut on = Step::new(self, crate::clock::now());
+        let done = step(&mut on);
+        let tx = on.into_tx();
+        self.store.commit(&Vec::from_iter(tx))?;
+        done.map_err(|body| anyhow::anyhow!(body.error.message))
+    }
+
+    /// After a start: timers run, and the effects say what relay and gateways need.
+    pub(super) fn start(&mut self) {
+        self.world.effects_after_restart(crate::clock::now());
+    }
+
+    /// After a failed commit: forgets what the batch changed. The relay and the gateways were told nothing of it.
+    pub(super) fn reload(&mut self) {
+        let fresh = read_world(&self.store).and_then(|world| Ok((world, read_credentials(&self.store)?)));
+        match fresh.and_then(|fresh| self.tokens.load(&self.store).map(|()| fresh)) {
+            Ok((world, credentials)) => {
+                let seen: Vec<_> = self
+                    .world
+                    .all_live_sessions()
+                    .filter_map(|session| Some((session.site, session.id, self.world.observation(&session.id)?.clone())))
+                    .collect();
+                self.world = world;
+                self.credentials = credentials;
+                self.world.effects_after_restart(crate::clock::now());
+                while self.world.poll_effect().is_some() {}
+                for (site, session, observation) in seen {
+                    self.world.observe(&site, session, observation);
+                }
+                self.broken = None;
+            }
+            Err(error) => self.broken = Some(format!("the state cannot be read: {error:#}")),
+        }
+    }
+}
+
+fn read_world(store: &Store) -> anyhow::Result<World> {
+    let rows = store.rows()?.into_iter().map(|row| Ok((row.kind.parse::<RowKind>()?, row.id, row.doc)));
+    let rows: Vec<_> = rows.collect::<Result<_, thinlane_session::RowError>>()?;
+    Ok(World::from_rows(rows)?)
+}
+
+fn read_credentials(store: &Store) -> anyhow::Result<BTreeMap<Login, Credential>> {
+    store
+        .secrets(KIND_CREDENTIAL)?
+        .into_iter()
+        .map(|row| Ok((row.id.parse()?, serde_json::from_str(&row.doc)?)))
+        .collect()
+}
+
+/// One job's changes; they become durable with the batch, or not at all.
+pub struct Step<'a> {
+    state: &'a mut State,
+    now: Now,
+    tx: Tx,
+}
+
+impl<'a> Step<'a> {
+    pub(super) fn new(state: &'a mut State, now: Now) -> Self {
+        Self { state, now, tx: Tx::default() }
+    }
+
+    pub fn state(&self) -> &State {
+        self.state
+    }
+
+    pub fn world(&self) -> &World {
+        &self.state.world
+    }
+
+    pub fn now(&self) -> Now {
+        self.now
+    }
+
+    /// Decides a command and applies what follows; a refusal is in the API's words.
+    pub fn command(&mut self, actor: &Actor, command: Command) -> Result<Answer, ErrorBody> {
+        self.decide(actor, command)?.map_err(|refusal| refused(&refusal))
+    }
+
+    /// Decides a command and applies what follows, also what the log says of a refused attempt.
+    pub fn decide(&mut self, actor: &Actor, command: Command) -> Result<Result<Answer, Refusal>, ErrorBody> {
+        let mut random = |to: &mut [u8]| getrandom::fill(to).expect("the kernel gives randomness once it has booted");
+        let state = &mut *self.state;
+        let mut context = Context {
+            now: self.now,
+            policy: &state.policy,
+            relay: Some(&state.relay),
+            pools: state.pools,
+            random: &mut random,
+        };
+        match state.world.decide(actor, command, &mut context) {
+            Ok(decided) => {
+                self.apply(actor, decided.events)?;
+                Ok(Ok(decided.answer))
+            }
+            Err(refused) => {
+                self.apply(actor, refused.events)?;
+                Ok(Err(refused.refusal))
+            }
+        }
+    }
+
+    /// Logs something that happened outside the world.
+    pub fn note(&mut self, actor: &Actor, note: Note) -> Result<(), ErrorBody> {
+        self.command(actor, Command::Note(note)).map(drop)
+    }
+
+    /// Applies events; all of them can be logged, or none is applied.
+    pub(super) fn apply(&mut self, actor: &Actor, events: Vec<Event>) -> Result<(), ErrorBody> {
+        let entries: Vec<Entry> =
+            events.into_iter().map(|event| Entry::new(self.now.wall, actor.clone(), event)).collect();
+        let bytes: Result<Vec<_>, _> = entries.iter().map(canonical::to_vec).collect();
+        let bytes = bytes.map_err(|error| {
+            ErrorBody::new(ErrorCode::Invalid, format!("this cannot be logged, so it was not done: {error}"))
+        })?;
+        for entry in &entries {
+            self.state.world.apply(entry, self.now.mono);
+            self.end_tokens(&entry.event);
+        }
+        self.tx.entries.extend(bytes);
+        Ok(())
+    }
+
+    /// Whoever is locked, reset or logged out loses every token in the same transaction.
+    fn end_tokens(&mut self, event: &Event) {
+        match event {
+            Event::UserReset { login } => self.drop_tokens_of(login.clone()),
+            Event::LockSet { lock } => match &lock.target {
+                LockTarget::User(login) => self.drop_tokens_of(login.clone()),
+                LockTarget::Org(org) => {
+                    let people = self.state.world.people().filter(|person| person.org.as_ref() == Some(org));
+                    let people: Vec<Login> = people.map(|person| person.login.clone()).collect();
+                    people.into_iter().for_each(|login| self.drop_tokens_of(login));
+                }
+                LockTarget::Site(_) | LockTarget::Asset(_) => {}
+            },
+            _ => {}
+        }
+    }
+
+    /// Takes a gateway's counters; they are neither logged nor stored.
+    pub fn observe(&mut self, site: &thinlane_model::SiteId, session: thinlane_model::SessionId, seen: Observation) -> bool {
+        self.state.world.observe(site, session, seen)
+    }
+
+    /// Puts another policy in force.
+    pub fn set_policy(&mut self, policy: PolicyState) -> Result<(), ErrorBody> {
+        self.state.policy = policy;
+        self.policy_changed()
+    }
+
+    /// Logs which policy is in force, and ends what it forbids.
+    pub fn policy_changed(&mut self) -> Result<(), ErrorBody> {
+        self.command(&Actor::System, Command::PolicyChanged).map(drop)
+    }
+
+    /// Deletes tokens and codes whose time has passed.
+    pub fn drop_expired_secrets(&mut self) {
+        if let Err(error) = self.state.store.drop_expired_secrets(self.now.wall.as_millis()) {
+            tracing::warn!(%error, "old tokens cannot be deleted");
+        }
+    }
+
+    /// Stores a person's credential.
+    pub fn put_credential(&mut self, login: &Login, credential: Credential) {
+        let doc = serde_json::to_string(&credential).expect("a credential is texts and numbers");
+        self.put_secret(KIND_CREDENTIAL, login.to_string(), Some(doc), None);
+        self.state.credentials.insert(login.clone(), credential);
+    }
+
+    /// Makes a token for a person; its text is nowhere else.
+    pub fn issue_token(&mut self, login: &Login) -> anyhow::Result<(zeroize::Zeroizing<String>, thinlane_model::Wall)> {
+        let (text, id, token) = Tokens::make(login, self.now.wall)?;
+        let doc = serde_json::to_string(&token).expect("a token's record is texts and numbers");
+        let expires = token.expires;
+        self.put_secret(KIND_TOKEN, id.clone(), Some(doc), Some(expires.as_millis()));
+        self.state.tokens.put(id, token);
+        Ok((text, expires))
+    }
+
+    /// Ends one token, by its id.
+    pub fn drop_token(&mut self, id: String) {
+        self.state.tokens.remove(&id);
+        self.put_secret(KIND_TOKEN, id, None, None);
+    }
+
+    /// Ends all tokens of a person.
+    pub fn drop_tokens_of(&mut self, login: Login) {
+        for id in self.state.tokens.of(&login) {
+            self.drop_token(id);
+        }
+    }
+
+    fn put_secret(&mut self, kind: &str, id: String, doc: Option<String>, expires: Option<i64>) {
+        self.tx.secrets.push(SecretChange { kind: kind.to_owned(), id, doc, expires });
+    }
+
+    /// What is to be written; `None`: nothing.
+    pub(super) fn into_tx(mut self) -> Option<Tx> {
+        let rows = self.state.world.take_changed_rows();
+        self.tx.rows =
+            rows.into_iter().map(|(key, doc)| RowChange { kind: key.kind.to_string(), id: key.id, doc }).collect();
+        let empty = self.tx.entries.is_empty() && self.tx.rows.is_empty() && self.tx.secrets.is_empty();
+        (!empty).then_some(self.tx)
+    }
+}
