@@ -43,6 +43,8 @@ pub use watch::{Event, Watch};
 pub const SHORTEST: Span = Span::from_millis(50);
 /// The longest time that is taken.
 pub const LONGEST: Span = Span::from_secs(31 * 86_400);
+/// How long the chains of an expired lane are left alone before their removal is tried again.
+pub const SWEEP_INTERVAL: Span = Span::from_millis(1500);
 /// The most lanes that one table is given.
 pub const MOST_LANES: usize = 1024;
 

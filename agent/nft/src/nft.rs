@@ -29,12 +29,13 @@ pub struct Nft {
     base: Option<BaseConfig>,
     /// Closed sessions whose chains an expired element still pins.
     pending: BTreeSet<SessionId>,
+    swept: Option<Instant>,
 }
 
 impl Nft {
     /// Opens the socket in the calling thread's network namespace; needs CAP_NET_ADMIN there.
     pub fn open() -> Result<Self, NftError> {
-        Ok(Self { link: Link::open(0)?, base: None, pending: BTreeSet::new() })
+        Ok(Self { link: Link::open(0)?, base: None, pending: BTreeSet::new(), swept: None })
     }
 
     /// The netlink port of this socket, by which a [`Watch`](crate::Watch) tells our changes from others'.
@@ -121,16 +122,24 @@ impl Nft {
         state.chain_present = !self.remove_chains(session)?;
         if state.chain_present {
             self.pending.insert(session);
+            self.swept = Some(Instant::now());
         }
         Ok(state)
     }
 
     /// Tries again to remove the chains of closed lanes, and returns the sessions whose chains still stand.
+    ///
+    /// Tries at most every [`SWEEP_INTERVAL`](crate::SWEEP_INTERVAL): a transaction, even one that fails, makes the kernel
+    /// put off the very collection that is waited for.
     pub fn sweep(&mut self) -> Result<Vec<SessionId>, NftError> {
-        for session in self.pending.clone() {
-            if self.remove_chains(session)? {
-                self.pending.remove(&session);
+        let due = self.swept.is_none_or(|swept| swept.elapsed() >= crate::SWEEP_INTERVAL.to_std());
+        if due {
+            for session in self.pending.clone() {
+                if self.remove_chains(session)? {
+                    self.pending.remove(&session);
+                }
             }
+            self.swept = Some(Instant::now());
         }
         Ok(self.pending.iter().copied().collect())
     }

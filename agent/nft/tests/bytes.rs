@@ -157,6 +157,34 @@ fn read_everything(datagram: &[u8]) -> usize {
     read
 }
 
+#[test]
+fn a_flowtable_is_read_with_its_devices() {
+    let attribute = |kind: u8, value: &[u8]| {
+        let mut bytes = vec![u8::try_from(value.len() + 4).expect("short"), 0, kind, 0];
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    };
+    let devices = [attribute(1, b"lan0\0"), attribute(1, b"tl0\0")].concat();
+    let hook = [attribute(1, &[0; 4]), attribute(2, &[0; 4]), attribute(3, &devices)].concat();
+    let body = [attribute(1, b"fw4\0"), attribute(2, b"ft\0"), attribute(3, &hook)].concat();
+    let mut bytes = u32::try_from(20 + body.len()).expect("short").to_ne_bytes().to_vec();
+    bytes.extend(0xa16u16.to_ne_bytes());
+    bytes.extend([0; 10]);
+    bytes.extend([1, 0, 0, 0]);
+    bytes.extend(body);
+    let received = decode::Messages::new(&bytes).next().expect("one").expect("well formed");
+    let Ok(decode::Content::Netfilter { family, attrs, .. }) = received.content() else { panic!("{received:?}") };
+    let found = decode::flowtable(family, &attrs).expect("a flowtable");
+    assert_eq!((found.table.as_str(), found.family, found.name.as_str()), ("fw4", 1, "ft"));
+    assert_eq!(found.devices, ["lan0", "tl0"]);
+    assert_eq!(
+        decode::events(&bytes, &BTreeSet::new()).into_iter().collect::<Vec<_>>(),
+        [thinlane_nft::Event::FlowtablesChanged]
+    );
+    assert!(decode::events(&bytes, &BTreeSet::from([0])).is_empty(), "the port is ours");
+}
+
 fn recorded() -> Vec<(String, Vec<u8>)> {
     let files = std::fs::read_dir(path("recorded")).expect("recorded answers");
     let mut all: Vec<_> = files

@@ -222,6 +222,50 @@ fn an_icmp_error_about_the_lanes_own_flow_comes_back_and_no_other() {
 }
 
 #[test]
+fn fragments_pass_whole_on_the_lane_and_not_at_all_beside_it() {
+    let lab = Lab::new();
+    let mut nft = lab.nft();
+    serve(&lab.device, PORT);
+    count_strangers(&lab.device);
+    nft.open_lane(&lane(Protocol::Udp)).expect("the lane");
+    let large = |to_port: u16| {
+        lab.engineer.within(move || {
+            let socket = std::net::UdpSocket::bind((ENGINEER, 0)).expect("bind");
+            socket.set_read_timeout(Some(Duration::from_millis(400))).expect("timeout");
+            socket.send_to(&[7; 4000], (OVERLAY, to_port)).expect("send");
+            socket.recv(&mut [0; 5000]).ok()
+        })
+    };
+    assert_eq!(large(PORT), Some(4000));
+    let seen = strangers(&lab.device);
+    assert_eq!(large(PORT + 1), None);
+    assert_eq!(strangers(&lab.device), seen, "a fragment crossed");
+    let state = nft.lanes().expect("state")[0];
+    assert_eq!((state.up_packets, state.denied_packets), (1, 1), "whole packets are judged: {state:?}");
+}
+
+#[test]
+fn one_overlong_path_does_not_stop_a_transfer() {
+    let lab = Lab::new();
+    let mut nft = lab.nft();
+    serve(&lab.device, PORT);
+    nft.open_lane(&lane(Protocol::Udp)).expect("the lane");
+    // The router's own "fragmentation needed" must reach the engineer, or large datagrams vanish.
+    lab.router.ip("link set lan0 mtu 1280");
+    lab.device.ip("link set eth0 mtu 1280");
+    let size = lab.engineer.within(|| {
+        let socket = std::net::UdpSocket::bind((ENGINEER, 0)).expect("bind");
+        socket.set_read_timeout(Some(Duration::from_millis(400))).expect("timeout");
+        socket.connect((OVERLAY, PORT)).expect("connect");
+        (0..4).find_map(|_| {
+            let _ = socket.send(&[7; 1400]);
+            socket.recv(&mut [0; 2000]).ok()
+        })
+    });
+    assert_eq!(size, Some(1400));
+}
+
+#[test]
 fn what_cannot_be_a_lane_is_refused_by_name() {
     let lab = Lab::new();
     let mut nft = lab.router.open();

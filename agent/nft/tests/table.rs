@@ -265,3 +265,15 @@ fn no_flowtable_is_reported_where_there_is_none() {
     let lab = Namespace::new("flowtables");
     assert_eq!(lab.open().flowtables().expect("an answer"), []);
 }
+
+#[test]
+#[ignore = "needs a kernel with nf_flow_table: run it in the emulated machine"]
+fn a_flowtable_of_any_table_is_found_with_its_devices() {
+    let lab = Lab::new();
+    let mut nft = lab.nft();
+    lab.router.nft("table ip fast {\n flowtable ft {\n hook ingress priority 0; devices = { lan0, tl0 };\n }\n }\n");
+    let found = nft.flowtables().expect("an answer");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!((found[0].table.as_str(), found[0].name.as_str(), found[0].family), ("fast", "ft", 2));
+    assert_eq!(found[0].devices, ["lan0", "tl0"]);
+}
