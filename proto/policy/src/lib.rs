@@ -31,11 +31,11 @@ mod rule;
 pub use cases::{CaseFailure, Cases, CasesError, Outcome};
 pub use decide::{Ask, AssetFacts, Decision, Need, Obligations, Verdict};
 pub use error::{PolicyError, Problem};
-pub use rule::{Forbid, Matcher, Permit, Require, TaskProfile};
+pub use rule::{Forbid, Matcher, Mismatch, NameKind, Permit, Require, TaskProfile};
 
 use std::collections::BTreeMap;
 
-use thinlane_model::TaskName;
+use thinlane_model::{RuleId, TaskName};
 
 /// Tasks and rules that have been checked as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,6 +92,13 @@ impl Policy {
 
     pub fn forbids(&self) -> &[Forbid] {
         &self.forbids
+    }
+
+    /// Every rule by kind, with its keys.
+    pub fn rules(&self) -> impl Iterator<Item = (&'static str, &RuleId, &Matcher)> {
+        let permits = self.permits.iter().map(|rule| ("permit", &rule.id, &rule.when));
+        let requires = self.requires.iter().map(|rule| ("require", &rule.id, &rule.when));
+        permits.chain(requires).chain(self.forbids.iter().map(|rule| ("forbid", &rule.id, &rule.when)))
     }
 
     /// The forbids that match, whatever permits: what ends a running session when a policy is loaded.

@@ -135,6 +135,20 @@ impl Matcher {
         })
     }
 
+    /// Every person, organisation, site and asset that this rule names, with the kind of each.
+    pub fn names(&self) -> impl Iterator<Item = (NameKind, &str)> {
+        fn each<'a, T: AsRef<str> + 'a>(
+            kind: NameKind,
+            names: &'a Option<BTreeSet<T>>,
+        ) -> impl Iterator<Item = (NameKind, &'a str)> {
+            names.iter().flatten().map(move |name| (kind, name.as_ref()))
+        }
+        each(NameKind::User, &self.users)
+            .chain(each(NameKind::Org, &self.orgs))
+            .chain(each(NameKind::Site, &self.sites))
+            .chain(each(NameKind::Asset, &self.assets))
+    }
+
     /// The keys that this rule looks at, for the sentence that says why it matched.
     pub(crate) fn keys(&self) -> Vec<&'static str> {
         let present = [
@@ -150,6 +164,26 @@ impl Matcher {
             ("asset.label", !self.labels.is_empty()),
         ];
         present.into_iter().filter(|(_, there)| *there).map(|(key, _)| key).collect()
+    }
+}
+
+/// What a rule's name is a name of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NameKind {
+    User,
+    Org,
+    Site,
+    Asset,
+}
+
+impl NameKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            NameKind::User => "user",
+            NameKind::Org => "org",
+            NameKind::Site => "site",
+            NameKind::Asset => "asset",
+        }
     }
 }
 

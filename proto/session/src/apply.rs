@@ -175,7 +175,12 @@ impl Applying<'_> {
             }
             Event::SessionExtended { session, serial, seconds, deadline, ends_at, .. } => {
                 self.session(session, |it| {
-                    let before = Unextended { seconds: it.seconds, deadline: it.deadline, ends_at: it.ends_at };
+                    let before = Unextended {
+                        serial: it.serial,
+                        seconds: it.seconds,
+                        deadline: it.deadline,
+                        ends_at: it.ends_at,
+                    };
                     it.unextended.get_or_insert(before);
                     (it.serial, it.seconds, it.deadline, it.ends_at) = (*serial, *seconds, *deadline, *ends_at);
                 });
@@ -186,11 +191,14 @@ impl Applying<'_> {
             Event::ExtensionArmed { session, .. } => self.session(session, |it| it.unextended = None),
             Event::ExtensionRefused { session, .. } => {
                 self.session(session, |it| {
+                    // The same grant as before, with its serial: a serial never says two things.
                     if let Some(before) = it.unextended.take() {
-                        (it.seconds, it.deadline, it.ends_at) = (before.seconds, before.deadline, before.ends_at);
+                        (it.serial, it.seconds) = (before.serial, before.seconds);
+                        (it.deadline, it.ends_at) = (before.deadline, before.ends_at);
                     }
                 });
                 self.relay_extend(*session);
+                self.push(session);
             }
             Event::SessionEnding { session, reason, detail } => {
                 self.session(session, |it| {

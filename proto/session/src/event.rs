@@ -141,7 +141,16 @@ pub enum Event {
     },
 
     #[serde(rename = "policy.loaded")]
-    PolicyLoaded { hash: String, tasks: u64, permits: u64, requires: u64, forbids: u64 },
+    PolicyLoaded {
+        hash: String,
+        tasks: u64,
+        permits: u64,
+        requires: u64,
+        forbids: u64,
+        /// Rules that name somebody or something that is not known here; a slip of the pen, perhaps.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        strangers: Vec<String>,
+    },
     /// Nothing is permitted until a valid one is loaded.
     #[serde(rename = "policy.invalid")]
     PolicyInvalid { errors: Vec<String> },

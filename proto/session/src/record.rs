@@ -174,6 +174,8 @@ pub struct Ending {
 /// What a session was before an extension that its gateway has not confirmed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unextended {
+    /// Of the grant by which the gateway still works.
+    pub serial: u64,
     pub seconds: u64,
     pub deadline: Boot,
     pub ends_at: Wall,

@@ -1,7 +1,7 @@
 //! What gateways report, and what the controller does on its own.
 
 use thinlane_model::{Boot, BootId, EndReason, PublicKey, RefuseReason, SessionId, SiteId};
-use thinlane_policy::PolicyState;
+use thinlane_policy::{NameKind, Policy, PolicyState};
 use thinlane_wire::api::SessionState;
 
 use super::{Deciding, MOST_DETAIL, Outcome, bounded, cut, done, unknown};
@@ -156,14 +156,8 @@ impl<'a> Deciding<'a, '_> {
         let why = format!("its gateway refused the grant: {reason}");
         let why = if detail.is_empty() { why } else { format!("{why} ({detail})") };
         let refused = Event::GrantRefused { session: id, site: session.site, serial, reason, detail };
-        let ended = match session.state {
-            // It says that it does not have the lane: there is no closing record to wait for.
-            SessionState::Arming | SessionState::Active => {
-                self.world.ended_without_record(session, EndReason::Failed, Some(why))
-            }
-            SessionState::Ending | SessionState::Ended => return done(Vec::new()),
-        };
-        done(vec![refused, ended])
+        let ends = self.end(session, EndReason::Failed, Some(why));
+        done(std::iter::once(refused).chain(ends).collect())
     }
 
     pub(super) fn close(&mut self, closing: Closing) -> Outcome {
@@ -232,6 +226,7 @@ impl<'a> Deciding<'a, '_> {
                 permits: policy.permits().len() as u64,
                 requires: policy.requires().len() as u64,
                 forbids: policy.forbids().len() as u64,
+                strangers: self.world.strangers(policy).take(MOST_ERRORS).collect(),
             });
         }
         for session in self.world.all_live_sessions() {
@@ -245,7 +240,7 @@ impl<'a> Deciding<'a, '_> {
         done(events)
     }
 
-    fn forbidden(&self, policy: &thinlane_policy::Policy, session: &Session) -> Option<String> {
+    fn forbidden(&self, policy: &Policy, session: &Session) -> Option<String> {
         let (person, asset) = (self.world.person(&session.user)?, self.world.asset(&session.asset)?);
         let ask = World::ask(person, asset, &session.task, None, self.now());
         policy.forbidding(&ask).next().map(|rule| format!("{} forbids it now", rule.id))
@@ -272,6 +267,27 @@ impl<'a> Deciding<'a, '_> {
         let arming = session.state == SessionState::Arming;
         let detail = Some(cut(detail, MOST_DETAIL));
         done(if arming { self.end(session, EndReason::Failed, detail).into_iter().collect() } else { Vec::new() })
+    }
+}
+
+impl World {
+    /// Names in a policy that nothing here has, one sentence each: the rule does not match what its author meant.
+    pub fn strangers(&self, policy: &Policy) -> impl Iterator<Item = String> {
+        let named = policy.rules().flat_map(|(kind, id, when)| when.names().map(move |name| (kind, id, name)));
+        named.filter(|(_, _, (kind, name))| !self.knows(*kind, name)).map(|(rule, id, (kind, name))| {
+            format!("{rule} {id} names {} {name}, which is not known here", kind.as_str())
+        })
+    }
+
+    fn knows(&self, kind: NameKind, name: &str) -> bool {
+        match kind {
+            NameKind::User => self.people.contains_key(name),
+            NameKind::Org => {
+                self.people.values().any(|person| person.org.as_ref().is_some_and(|org| org.as_str() == name))
+            }
+            NameKind::Site => self.index.site_names.contains_key(name),
+            NameKind::Asset => self.assets.contains_key(name),
+        }
     }
 }
 

@@ -340,12 +340,12 @@ fn an_extension_is_a_later_grant_of_the_same_lane() {
 fn a_refused_extension_leaves_the_end_where_it_was() {
     let mut lab = Lab::new();
     let id = lab.open(600);
-    let (site, ends_at, deadline) = (lab.site("north"), lab.session(id).ends_at, lab.session(id).deadline);
+    let (site, ends_at, before) = (lab.site("north"), lab.session(id).ends_at, lab.session(id).grant());
     lab.take(person("alice"), Command::Extend { session: id, seconds: 900, reason: "more".to_owned() });
     let serial = lab.session(id).serial;
     let reason = RefuseReason::CeilingLongest;
     lab.take(Actor::Agent(site), Command::Refuse { session: id, serial, reason, detail: String::new() });
-    assert_eq!((lab.session(id).ends_at, lab.session(id).deadline), (ends_at, deadline));
+    assert_eq!((lab.session(id).ends_at, lab.session(id).grant()), (ends_at, before), "the grant that stands there");
     assert_eq!(lab.session(id).state, SessionState::Active);
     lab.wait(secs(603));
     assert_eq!(lab.end(id), (SessionState::Ended, Some(EndReason::Expired)));
@@ -458,4 +458,53 @@ fn alarms_of_a_gateway_are_noted_once_each() {
     lab.take(Actor::Agent(site), alarm(1, BootId([9; 16])));
     assert_eq!(count(&lab), 3, "a new boot counts anew");
     lab.check_replay();
+}
+
+#[test]
+fn a_gateway_that_takes_back_an_open_lane_ends_it_with_its_closing_record() {
+    let mut lab = Lab::new();
+    let id = lab.open(600);
+    let (site, serial) = (lab.site("north"), lab.session(id).serial);
+    let (reason, detail) = (RefuseReason::Signature, String::new());
+    lab.take(Actor::Agent(site), Command::Refuse { session: id, serial, reason, detail });
+    assert_eq!(
+        lab.end(id),
+        (SessionState::Ending, Some(EndReason::Failed)),
+        "the lane may stand until it says otherwise"
+    );
+    lab.close(id, EndReason::Failed);
+    assert_eq!(lab.end(id), (SessionState::Ended, Some(EndReason::Failed)));
+    assert!(lab.session(id).counters_final);
+}
+
+#[test]
+fn a_policy_that_names_strangers_is_loaded_and_says_so() {
+    let mut lab = Lab::new();
+    let rules = "[[forbid]]\nid = \"f\"\nuser = [\"vera\", \"vear\"]\norg = [\"acme\", \"amce\"]\n\
+                 asset = { site = [\"north\", \"nroth\"], name = [\"plc-1\", \"plc-l\"] }\n";
+    lab.policy = PolicyState::load(&[("t", TASKS), ("r", rules)]);
+    lab.take(Actor::System, Command::PolicyChanged);
+    let Some(Entry { event: Event::PolicyLoaded { strangers, .. }, .. }) = lab.log.last() else { panic!("a load") };
+    let named: Vec<&str> = strangers.iter().filter_map(|it| it.split(" names ").nth(1)?.split(',').next()).collect();
+    assert_eq!(named, ["user vear", "org amce", "site nroth", "asset plc-l"]);
+    lab.check_replay();
+}
+
+#[test]
+fn an_answer_to_another_grant_arms_nothing_and_confirms_nothing() {
+    let mut lab = Lab::new();
+    let request = lab.approved("alice", "plc-1", 600);
+    let id = lab.activate("alice", request, 1);
+    let (site, serial, deadline) = (lab.site("north"), lab.session(id).serial, lab.session(id).deadline);
+    let armed =
+        |serial| Command::Armed { session: id, serial, gateway_key: key(101), deadline, backend: "kernel".to_owned() };
+    lab.take(Actor::Agent(site), armed(serial + 1));
+    lab.take(Actor::Agent(site), armed(0));
+    assert_eq!(lab.session(id).state, SessionState::Arming);
+    lab.take(Actor::Agent(site), armed(serial));
+    lab.take(person("alice"), Command::Extend { session: id, seconds: 60, reason: "r".to_owned() });
+    lab.take(Actor::Agent(site), armed(serial));
+    assert!(lab.session(id).unextended.is_some(), "the gateway still works by the first grant");
+    lab.arm(id, 101);
+    assert!(lab.session(id).unextended.is_none());
 }
