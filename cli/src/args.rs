@@ -20,7 +20,7 @@ use crate::secret::Source;
 /// Exit codes: 0 done, 1 failure, 2 usage, 3 denied, 4 timed out waiting, 5 expired, killed or revoked,
 /// 6 unreachable, 7 verification failed.
 #[derive(Parser)]
-#[command(name = "thinlane", version, verbatim_doc_comment, propagate_version = true, max_term_width = 110)]
+#[command(name = "thinlane", version, verbatim_doc_comment, arg_required_else_help = true, max_term_width = 110)]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -122,6 +122,27 @@ mod tests {
     #[test]
     fn the_command_line_contradicts_itself_nowhere() {
         Cli::command().debug_assert();
+    }
+
+    fn undescribed(command: &clap::Command, missing: &mut Vec<String>) {
+        for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
+            if argument.get_help().is_none() {
+                missing.push(format!("{} {}", command.get_name(), argument.get_id()));
+            }
+        }
+        for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+            if below.get_about().is_none() {
+                missing.push(below.get_name().to_owned());
+            }
+            undescribed(below, missing);
+        }
+    }
+
+    #[test]
+    fn every_command_and_every_argument_is_described() {
+        let mut missing = Vec::new();
+        undescribed(&Cli::command(), &mut missing);
+        assert!(missing.is_empty(), "{missing:?}");
     }
 
     fn parses(line: &str) -> bool {

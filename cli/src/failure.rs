@@ -148,13 +148,14 @@ pub fn io(doing: impl fmt::Display) -> impl FnOnce(std::io::Error) -> Failure {
     move |error| Failure::failed(format!("{doing}: {}", plain(&error)))
 }
 
-/// An I/O error without `(os error N)`, which says nothing to a person.
-pub fn plain(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    match text.find(" (os error") {
-        Some(end) => text[..end].to_owned(),
-        None => text,
+/// An error in words, without `(os error N)`, which says nothing to a person.
+pub fn plain(error: &impl fmt::Display) -> String {
+    let mut text = error.to_string();
+    while let Some(begin) = text.find(" (os error ") {
+        let Some(length) = text[begin..].find(')') else { break };
+        text.replace_range(begin..=begin + length, "");
     }
+    text
 }
 
 #[cfg(test)]

@@ -221,8 +221,7 @@ fn innermost(error: &dyn std::error::Error) -> String {
     while let Some(source) = at.source() {
         at = source;
     }
-    let text = at.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_owned()
+    crate::failure::plain(&at)
 }
 
 /// Reads a controller's address: `https://HOST[:PORT]`, or without the scheme; the port is 7443 unless said.

@@ -19,6 +19,7 @@ use crate::out::{Table, text};
 const LARGEST_BODY: usize = 1_000_000;
 
 #[derive(Subcommand)]
+#[command(arg_required_else_help = true)]
 pub enum Asset {
     /// Add a device
     Add(Add),
@@ -29,14 +30,21 @@ pub enum Asset {
         site: Option<SiteName>,
     },
     /// Show one device
-    Show { asset: AssetName },
+    Show {
+        /// The asset's name
+        asset: AssetName,
+    },
     /// Take a device out of the inventory
-    Rm { asset: AssetName },
+    Rm {
+        /// The asset's name
+        asset: AssetName,
+    },
     /// Add many devices from a CSV file: all of them, or none
     ///
     /// The first line is `asset,site,address,type,criticality,labels`; the last two columns may be left out.
     /// Labels are written `owner=acme;bay=7`.
     Import {
+        /// The CSV file; thinlane-assets(5) describes it
         #[arg(value_hint = ValueHint::FilePath)]
         file: PathBuf,
     },
@@ -44,6 +52,7 @@ pub enum Asset {
 
 #[derive(Args)]
 pub struct Add {
+    /// Its name, unique among all sites: letters, digits and . _ - + @
     asset: AssetName,
     /// Where it stands
     #[arg(long)]

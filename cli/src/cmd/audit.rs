@@ -9,13 +9,14 @@ use thinlane_wire::api::{AuditProblem, AuditReport, List, LogEntry, Schema};
 
 use crate::api::paths::query;
 use crate::context::Context;
-use crate::failure::{Exit, Failure, Result};
+use crate::failure::{Exit, Failure, Result, plain};
 use crate::out::{clean, text, time};
 
 /// How long the controller holds an answer back while nothing is logged.
 const HELD: u64 = 30;
 
 #[derive(Subcommand)]
+#[command(arg_required_else_help = true)]
 pub enum Audit {
     /// Show the newest entries
     Tail(Tail),
@@ -150,9 +151,14 @@ fn judge(context: &Context, report: &AuditReport, what: &str) -> Result<()> {
 
 /// Verifies a directory offline: entries, checkpoints, and the state rebuilt from the entries.
 fn verify(dir: &Path) -> Result<AuditReport> {
+    let database = dir.join(thinlane_store::DATABASE);
+    if let Err(error) = std::fs::File::open(&database) {
+        return Err(Failure::failed(format!("{} cannot be read: {}", database.display(), plain(&error)))
+            .next("name a controller's directory, or a copy of one, that you may read"));
+    }
     let found = thinlane_store::verify(dir, Vec::new()).map_err(|error| {
-        Failure::failed(format!("{} cannot be verified: {error}", dir.display()))
-            .next("name a controller's directory, or a copy of one, that you may read")
+        Failure::new(Exit::Verification, format!("{} cannot be verified: {}", dir.display(), plain(&error)))
+            .next("compare with a backup: thinlane audit verify --dir COPY")
     })?;
     Ok(AuditReport {
         schema: Schema,
@@ -198,10 +204,14 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_no_controllers_is_named() {
+    fn a_directory_without_a_database_is_named_and_a_ruined_one_has_failed() {
         let dir = tempfile::tempdir().expect("a directory");
         let failure = verify(dir.path()).expect_err("nothing there");
         assert!(failure.message.contains(&dir.path().display().to_string()), "{}", failure.message);
-        assert!(failure.next.is_some());
+        assert_eq!(failure.exit, Exit::Failure);
+        std::fs::write(dir.path().join(thinlane_store::DATABASE), "ruined").expect("written");
+        let failure = verify(dir.path()).expect_err("ruined");
+        assert_eq!(failure.exit, Exit::Verification);
+        assert!(!failure.message.contains("os error"), "{}", failure.message);
     }
 }

@@ -125,7 +125,10 @@ fn files(context: &Context) -> Check {
             return Check::warn("files", format!("others can look into {}", path.display()), advice);
         }
     }
-    Check::ok("files", format!("{} is yours alone", state.display()))
+    match state.exists() {
+        true => Check::ok("files", format!("{} is yours alone", state.display())),
+        false => Check::ok("files", format!("nothing is stored in {} yet", state.display())),
+    }
 }
 
 /// Reachable, the one that is trusted, in step, and logged in.
@@ -258,11 +261,10 @@ async fn routes(context: &Context) -> Check {
         .filter(|interface| interface.alias.as_deref().and_then(parse_alias).is_some())
         .map(|interface| interface.name)
         .collect();
-    // Documentation addresses (RFC 5737) go where everything goes that has no route of its own.
-    let usual = link.reach(Ipv4Addr::new(192, 0, 2, 1)).ok().flatten();
+    let usual = preflight::usual_ways(&mut link);
     for address in addresses {
         let Ok(Some(reach)) = link.reach(address) else { continue };
-        if is_foreign(&reach, usual.as_ref()) && !ours.contains(&reach.interface) {
+        if is_foreign(&reach, &usual) && !ours.contains(&reach.interface) {
             return Check::warn(
                 name,
                 format!("{address}, an asset's overlay address, is routed into {}", reach.interface),
@@ -273,8 +275,8 @@ async fn routes(context: &Context) -> Check {
     Check::ok(name, "no route of this machine claims the overlay addresses")
 }
 
-fn is_foreign(reach: &Reach, usual: Option<&Reach>) -> bool {
-    usual.is_none_or(|usual| usual.interface != reach.interface || usual.router != reach.router)
+fn is_foreign(reach: &Reach, usual: &[Reach]) -> bool {
+    !usual.iter().any(|usual| usual.interface == reach.interface && usual.router == reach.router)
 }
 
 #[cfg(test)]
@@ -293,9 +295,10 @@ mod tests {
     fn only_a_route_of_its_own_is_foreign() {
         let usual =
             Reach { interface: "eth0".into(), source: Ipv4Addr::LOCALHOST, router: Some(Ipv4Addr::LOCALHOST.into()) };
-        assert!(!is_foreign(&usual.clone(), Some(&usual)));
-        assert!(is_foreign(&Reach { interface: "tun0".into(), ..usual.clone() }, Some(&usual)));
-        assert!(is_foreign(&usual, None));
+        let other = Reach { interface: "tun0".into(), ..usual.clone() };
+        assert!(!is_foreign(&usual, &[other.clone(), usual.clone()]));
+        assert!(is_foreign(&other, std::slice::from_ref(&usual)));
+        assert!(is_foreign(&usual, &[]));
     }
 
     #[tokio::test]

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(35);
 
 #[derive(Args)]
 pub struct Down {
-    /// Only this one
+    /// Only this session; the beginning of its id is enough
     #[arg(value_name = "SES")]
     session: Option<String>,
 }

@@ -12,6 +12,7 @@ use crate::failure::{Exit, Failure, Result};
 use crate::out::{Table, text, time};
 
 #[derive(Subcommand)]
+#[command(arg_required_else_help = true)]
 pub enum Lock {
     /// Lock a person
     User(Target),
@@ -27,6 +28,7 @@ pub enum Lock {
 
 #[derive(Args)]
 pub struct Target {
+    /// A log-in, or the name of an organisation, site or asset
     name: String,
     /// Take the lock away by itself after this long
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_span)]
@@ -41,6 +43,7 @@ pub struct Unlock {
     /// user, org, site or asset, followed by its name; or the id of a lock
     #[arg(value_name = "KIND|LOCK")]
     what: String,
+    /// Its name, after a kind
     name: Option<String>,
 }
 

@@ -20,6 +20,7 @@ const HELD: u64 = 30;
 const AWAY: Duration = Duration::from_secs(60);
 
 #[derive(Subcommand)]
+#[command(arg_required_else_help = true)]
 pub enum Request {
     /// Ask for a task on an asset, and wait for the decision
     Create(Create),
@@ -27,11 +28,13 @@ pub enum Request {
     Ls(Ls),
     /// Show one request, with the rules that decided it
     Show {
+        /// A request, or the beginning of its id
         #[arg(value_name = "REQ")]
         request: String,
     },
     /// Approve somebody else's request
     Approve {
+        /// A request, or the beginning of its id
         #[arg(value_name = "REQ")]
         request: String,
         /// A word to whoever asked; it is written into the log
@@ -40,6 +43,7 @@ pub enum Request {
     },
     /// Deny a request
     Deny {
+        /// A request, or the beginning of its id
         #[arg(value_name = "REQ")]
         request: String,
         /// Why; whoever asked reads it
@@ -48,6 +52,7 @@ pub enum Request {
     },
     /// Take your own request back
     Withdraw {
+        /// A request, or the beginning of its id
         #[arg(value_name = "REQ")]
         request: String,
     },
@@ -55,6 +60,7 @@ pub enum Request {
 
 #[derive(Args)]
 pub struct Create {
+    /// The device
     asset: AssetName,
     /// What is to be done; `thinlane task ls` shows what there is
     #[arg(long, env = "THINLANE_TASK")]

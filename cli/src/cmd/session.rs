@@ -18,6 +18,7 @@ use crate::out::{Table, clean, text, time};
 pub const CLOSING: Duration = Duration::from_secs(30);
 
 #[derive(Subcommand)]
+#[command(arg_required_else_help = true)]
 pub enum Session {
     /// List sessions, newest first
     Ls {
@@ -33,11 +34,13 @@ pub enum Session {
     },
     /// Show one session
     Show {
+        /// A session, or the beginning of its id
         #[arg(value_name = "SES")]
         session: String,
     },
     /// Stop somebody's session; returns when the gateway has closed it
     Kill {
+        /// A session, or the beginning of its id
         #[arg(value_name = "SES")]
         session: String,
         /// Why; the engineer reads it
@@ -46,6 +49,7 @@ pub enum Session {
     },
     /// Watch one session, or everything that you may see, as it happens
     Watch {
+        /// A session, or the beginning of its id
         #[arg(value_name = "SES")]
         session: Option<String>,
     },
@@ -53,6 +57,7 @@ pub enum Session {
 
 #[derive(Args)]
 pub struct Extend {
+    /// A session, or the beginning of its id
     #[arg(value_name = "SES")]
     session: String,
     /// How much longer
@@ -65,6 +70,7 @@ pub struct Extend {
 
 #[derive(Args)]
 pub struct Release {
+    /// A session, or the beginning of its id
     #[arg(value_name = "SES")]
     session: String,
 }

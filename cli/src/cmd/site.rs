@@ -15,9 +15,11 @@ use crate::failure::Result;
 use crate::out::{Table, text, time};
 
 #[derive(Subcommand)]
+#[command(arg_required_else_help = true)]
 pub enum Site {
     /// Add a site
     Add {
+        /// Its name: letters, digits and . _ - + @
         name: SiteName,
         /// Where engineers reach the gateway directly; without it lanes go through the relay
         #[arg(long, value_name = "HOST:PORT")]
@@ -26,9 +28,13 @@ pub enum Site {
     /// List sites
     Ls,
     /// Show one site, by name or id
-    Show { name: String },
+    Show {
+        /// A name or an id
+        name: String,
+    },
     /// Print a one-time code with which a gateway enrols
     Token {
+        /// A name or an id
         name: String,
         /// Show it as a QR code as well
         #[arg(long)]
@@ -39,13 +45,17 @@ pub enum Site {
     },
     /// Let a gateway work again that was frozen because two machines had its key
     Unfreeze {
+        /// A name or an id
         name: String,
         /// Why; it is written into the log
         #[arg(long)]
         reason: String,
     },
     /// Let a gateway with an expired certificate renew it
-    Renew { name: String },
+    Renew {
+        /// A name or an id
+        name: String,
+    },
 }
 
 pub async fn run(context: &Context, command: Site) -> Result<()> {

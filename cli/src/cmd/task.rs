@@ -10,11 +10,15 @@ use crate::failure::Result;
 use crate::out::{Table, text, time};
 
 #[derive(Subcommand)]
+#[command(arg_required_else_help = true)]
 pub enum Task {
     /// List what can be asked for
     Ls,
     /// Show one task profile
-    Show { task: TaskName },
+    Show {
+        /// The task's name
+        task: TaskName,
+    },
 }
 
 pub async fn run(context: &Context, command: Task) -> Result<()> {

@@ -14,15 +14,20 @@ use crate::failure::Result;
 use crate::out::{Table, text, time};
 
 #[derive(Subcommand)]
+#[command(arg_required_else_help = true)]
 pub enum User {
     /// Add a person and print the set-up code for their first log-in
     Add(Add),
     /// List people
     Ls,
     /// Show one person
-    Show { login: Login },
+    Show {
+        /// The log-in name
+        login: Login,
+    },
     /// Lock a person out: log-ins and sessions end at once
     Lock {
+        /// The log-in name
         login: Login,
         /// Why; it is written into the log
         #[arg(long)]
@@ -30,6 +35,7 @@ pub enum User {
     },
     /// Let a locked person in again
     Unlock {
+        /// The log-in name
         login: Login,
         /// Why; it is written into the log
         #[arg(long, default_value = "")]
@@ -37,6 +43,7 @@ pub enum User {
     },
     /// Take password and authenticator away and print a new set-up code
     Reset {
+        /// The log-in name
         login: Login,
         /// Write the code here (0600) instead of printing it
         #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -46,6 +53,7 @@ pub enum User {
 
 #[derive(Args)]
 pub struct Add {
+    /// The log-in name: letters, digits and . _ - + @
     login: Login,
     /// The person's name
     #[arg(long)]

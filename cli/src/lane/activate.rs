@@ -17,7 +17,7 @@ use crate::failure::{Exit, Failure, Result};
 /// How long the gateway may take to arm the lane. With the handshake it stays below the 30 s of the contract.
 const ARMING: Duration = Duration::from_secs(22);
 /// How long the whole way up may take.
-const ALL: Duration = Duration::from_secs(29);
+const ALL: Duration = Duration::from_secs(25);
 /// How long a handshake is given at least.
 const HANDSHAKE: Duration = Duration::from_secs(6);
 

@@ -138,6 +138,7 @@ pub async fn approved(
     found: Found,
     wish: &Wish,
 ) -> Result<RequestView> {
+    let made = matches!(found, Found::None(_));
     let request = match found {
         Found::Request(request) => *request,
         Found::None(asset) => {
@@ -157,12 +158,14 @@ pub async fn approved(
             request
         }
     };
-    if request.state == RequestState::Pending {
+    let pending = request.state == RequestState::Pending;
+    if pending {
         reporter.tell(&LaneEvent::Pending(&request))?;
     }
     let request = request::decision(context, client, request, wish.wait).await?;
     request::outcome(&request)?;
-    if request.state == RequestState::Approved {
+    // A request that was approved before is no news.
+    if request.state == RequestState::Approved && (made || pending) {
         reporter.tell(&LaneEvent::Approved(&request))?;
     }
     Ok(request)

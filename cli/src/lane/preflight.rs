@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use thinlane_model::AssetName;
-use thinlane_wg::link::{Link, LinkError};
+use thinlane_wg::link::{Link, LinkError, Reach};
 use thinlane_wire::api::AssetView;
 
 use super::state::{self, parse_alias};
@@ -75,7 +75,6 @@ pub fn clashes(home: &Home, asset: &AssetView, native: bool, iface: Option<&str>
 
 /// Refuses an address that this machine itself has, or that it reaches the world through.
 fn own_network(link: &mut Link, asset: &AssetView, destination: Ipv4Addr) -> Result<()> {
-    let mut routers = Vec::new();
     for interface in link.interfaces().map_err(failed)? {
         let own = link.addresses(&interface.name).unwrap_or_default();
         if own.iter().any(|(address, _)| *address == destination) {
@@ -86,15 +85,19 @@ fn own_network(link: &mut Link, asset: &AssetView, destination: Ipv4Addr) -> Res
             .next("connect without --native: the overlay address is unique"));
         }
     }
-    // Any far address shows the default router.
-    if let Ok(Some(reach)) = link.reach(Ipv4Addr::new(192, 0, 2, 1)) {
-        routers.extend(reach.router);
-    }
-    if routers.contains(&destination.into()) {
+    if usual_ways(link).iter().any(|way| way.router == Some(destination.into())) {
         return Err(Failure::failed(format!("{destination} of {} is the router of this machine", asset.asset))
             .next("connect without --native: the overlay address is unique"));
     }
     Ok(())
+}
+
+/// The ways that packets take which have no route of their own.
+///
+/// The documentation networks (RFC 5737) are nobody's, though one of them may be used on a link all the same.
+pub fn usual_ways(link: &mut Link) -> Vec<Reach> {
+    let nobodys = [[192, 0, 2, 1], [198, 51, 100, 1], [203, 0, 113, 1]];
+    nobodys.into_iter().filter_map(|address| link.reach(address.into()).ok().flatten()).collect()
 }
 
 fn second_lane(asset: &AssetName, session: &str, iface: Option<&str>) -> Failure {
