@@ -28,6 +28,8 @@ pub(crate) struct Lane {
     /// Only until the executor has it.
     pub(crate) preshared: Option<Secret>,
     pub(crate) public: Option<PublicKey>,
+    /// The agent died before the executor had the preshared key: it must come again with the grant.
+    pub(crate) waits_for_key: bool,
     pub(crate) phase: Phase,
     /// When it first stood.
     pub(crate) opened: Option<Boot>,
@@ -111,6 +113,7 @@ impl Lane {
             later: None,
             preshared,
             public: None,
+            waits_for_key: false,
             phase: Phase::Opening(OpenStage::Keys),
             opened: None,
             last_packet: now,

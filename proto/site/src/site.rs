@@ -7,7 +7,7 @@ mod steps;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use thinlane_model::{Boot, EndReason, Now, SessionId, Span};
+use thinlane_model::{Boot, EndReason, Now, RefuseReason, SessionId, Span};
 use thinlane_wire::{
     Applied, ClosingRecord, DeniedReport, FromAgent, FromController, Refused, SignedClosing, SiteStatus,
 };
@@ -72,8 +72,8 @@ pub struct Site {
     generation: u64,
     /// Of the desired sessions those that opened nothing, told again at each log-in.
     refused: BTreeMap<SessionId, Refused>,
-    /// Marks of refused grants that name no session of their own, so that each is told once.
-    odd: VecDeque<u64>,
+    /// Fingerprints of refused grants that prove no session of their own, so that each is told once.
+    odd: VecDeque<([u8; 32], RefuseReason)>,
     ended: BTreeMap<SessionId, Boot>,
     closings: BTreeMap<SessionId, SignedClosing>,
     /// Records without a lane that wait for a signature.

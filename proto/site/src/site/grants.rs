@@ -1,7 +1,6 @@
 //! Desired states: what is accepted, refused or withdrawn.
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 use thinlane_model::{Boot, EndReason, Grant, RefuseReason, Secret, SessionId};
 use thinlane_wire::{ClosingRecord, Delta, FromAgent, Refused, SessionCounters, SignedGrant, Snapshot, Withdrawn};
@@ -105,7 +104,13 @@ impl Site {
         let refuse = |reason, detail: &str| Err(Refusal::new(reason, detail));
         if let Some(lane) = self.lanes.get_mut(&grant.session) {
             let newest = lane.newest();
-            if lane.is_closing() || *newest == grant || lane.grant == grant {
+            if lane.is_closing() {
+                return Ok(());
+            }
+            if *newest == grant || lane.grant == grant {
+                if std::mem::take(&mut lane.waits_for_key) {
+                    lane.preshared = preshared;
+                }
                 return Ok(());
             }
             if grant.serial <= newest.serial {
@@ -172,31 +177,30 @@ impl Site {
         Ok(())
     }
 
-    /// Reports a refused grant, once for each (session, serial) while it is desired.
+    /// Reports a refused grant: once for each (session, serial) while it is desired, or, where the bytes prove nothing
+    /// about either, once for each such bytes.
     ///
     /// What names a session that is live here is reported without that name: a forged or old copy must not make the
     /// controller believe that the session itself was refused.
     fn refuse(&mut self, signed: &SignedGrant, refusal: Refusal) {
         let Refusal { reason, detail } = refusal;
-        let live = |session: &SessionId, serial| {
-            let newest = self.lanes.get(session).filter(|lane| !lane.is_closing()).map(|lane| lane.newest().serial);
-            newest.is_some_and(|newest| serial <= newest || reason == RefuseReason::Signature)
-        };
-        match signed.peek() {
-            Some((session, serial)) if !live(&session, serial) => {
+        let proven = !matches!(reason, RefuseReason::Signature | RefuseReason::Undecodable);
+        let named = signed.peek();
+        let goes_on = named.is_some_and(|(session, serial)| {
+            let lane = self.lanes.get(&session).filter(|lane| !lane.is_closing());
+            lane.is_some_and(|lane| serial <= lane.newest().serial || !proven)
+        });
+        if (!proven || goes_on || named.is_none()) && self.was_told(signed, reason) {
+            return;
+        }
+        match named {
+            Some((session, serial)) if !goes_on => {
+                if !proven {
+                    self.refused.remove(&session);
+                }
                 self.report_refused(Refused { session: Some(session), serial, reason, detail });
             }
             named => {
-                let mut hash = DefaultHasher::new();
-                format!("{:?}", (signed.fingerprint(), reason)).hash(&mut hash);
-                let mark = hash.finish();
-                if self.odd.contains(&mark) {
-                    return;
-                }
-                if self.odd.len() >= MOST_ODD {
-                    self.odd.pop_front();
-                }
-                self.odd.push_back(mark);
                 let detail = match named {
                     Some((session, serial)) => format!("{detail} (it names {session}, serial {serial}, which goes on)"),
                     None => detail,
@@ -205,6 +209,19 @@ impl Site {
                 self.push(SiteEvent::Refused { session: None, serial: 0, reason, detail });
             }
         }
+    }
+
+    /// Whether a refusal of exactly these bytes was reported; from now on it was.
+    fn was_told(&mut self, signed: &SignedGrant, reason: RefuseReason) -> bool {
+        let mark = (signed.fingerprint(), reason);
+        if self.odd.contains(&mark) {
+            return true;
+        }
+        if self.odd.len() >= MOST_ODD {
+            self.odd.pop_front();
+        }
+        self.odd.push_back(mark);
+        false
     }
 
     pub(super) fn report_refused(&mut self, refused: Refused) {

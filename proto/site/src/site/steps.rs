@@ -121,7 +121,7 @@ impl Site {
         let saved = self.version == self.saved_version;
         self.lanes.iter().find_map(|(session, lane)| {
             let Phase::Opening(stage) = lane.phase else { return None };
-            let may = saved || lane.opened.is_some();
+            let may = (saved || lane.opened.is_some()) && !lane.waits_for_key;
             may.then(|| (Doing::Open(*session, stage), lane.open_step(stage)))
         })
     }
@@ -216,6 +216,10 @@ impl Site {
             (_, Err(error)) => Err(error),
         };
         if let Err(error) = outcome {
+            if stage == OpenStage::Keys && lane.opened.is_none() && lane.preshared.is_none() {
+                lane.waits_for_key = true;
+                return;
+            }
             if lane.opened.is_none() {
                 return self.fail_unopened(session, RefuseReason::Kernel, &error.0);
             }

@@ -1,1 +1,5 @@
-
+mod bench;
+mod closing;
+mod opening;
+mod refusing;
+mod resuming;
