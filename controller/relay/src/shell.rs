@@ -51,6 +51,9 @@ pub fn boot_now() -> Boot {
 
 impl Shell {
     /// Binds the socket and serves it on a thread of its own.
+    ///
+    /// On a machine with several addresses bind the one that is handed out: an answer must come from where the
+    /// ends sent to, and from a wildcard the kernel chooses by route.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let socket = UdpSocket::bind(address)?;
         socket.set_read_timeout(Some(PATIENCE))?;

@@ -208,17 +208,18 @@ impl Auditor {
     pub fn finish(mut self) -> AuditReport {
         let size = self.next;
         let beyond = self.claims.split_off(&size.saturating_add(1));
-        let own = beyond.iter().rev().find(|(_, claims)| claims.iter().any(|claim| claim.who.is_none()));
-        if let Some((signed, _)) = own {
-            self.found(Finding::Truncated { index: *signed, size });
+        let signed = beyond.iter().rev().find(|(_, claims)| claims.iter().any(|claim| claim.who.is_none()));
+        match signed {
+            Some((index, _)) => self.found(Finding::Truncated { index: *index, size }),
+            None if size > 0 && self.report.checkpoints == 0 && !self.rewritten => {
+                self.found(Finding::NoCheckpoint { index: size });
+            }
+            None => {}
         }
         for (index, claim) in beyond.into_iter().flat_map(|(at, claims)| claims.into_iter().map(move |one| (at, one))) {
             if let Some(who) = claim.who {
                 self.found(Finding::RolledBack { who, index, size });
             }
-        }
-        if size > 0 && self.report.checkpoints == 0 && !self.rewritten && own_absent(&self.report) {
-            self.found(Finding::NoCheckpoint { index: size });
         }
         self.report.root = self.tree.root();
         self.report.unsigned = size.saturating_sub(self.proved);
@@ -271,11 +272,6 @@ impl Auditor {
             self.report.more += 1;
         }
     }
-}
-
-/// Whether nothing that was found is itself about a checkpoint of the log beyond its end.
-fn own_absent(report: &AuditReport) -> bool {
-    !report.findings.iter().any(|finding| matches!(finding, Finding::Truncated { .. }))
 }
 
 impl AuditReport {

@@ -138,6 +138,18 @@ fn an_end_takes_its_attempt_back_from_one_who_was_quicker_with_a_copy() {
 }
 
 #[test]
+fn one_who_answers_for_the_former_address_cannot_hold_the_end_there() {
+    let mut world = World::connected();
+    world.begin(5, 11).expect("forwarded");
+    world.send(at(2), &response(key(ENGINEER), 21, 11)).expect("answered");
+    world.send(at(1), &data(21, 0)).expect("with the former address as its source");
+    assert_eq!(world.addresses().0, Some(1));
+    world.send(at(5), &data(21, 0)).expect("the end itself");
+    assert_eq!(world.addresses().0, Some(5));
+    assert_eq!(world.served(Side::Engineer), [5]);
+}
+
+#[test]
 fn an_index_that_two_sessions_use_stays_with_its_own_ends() {
     let mut world = World::connected();
     world.relay.open(session(2), key(3), Some(key(4)), END).expect("room");
