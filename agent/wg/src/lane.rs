@@ -300,6 +300,11 @@ impl Lane {
 
     /// Encrypts and sends a packet, or keeps it until there is a key for it.
     fn seal(&mut self, packet: &[u8], step: &mut Step<'_>) {
+        let now = step.now.mono;
+        if self.guard.is_over(now) && !self.timing.is_live(now) {
+            // Without a key `Tunn` would ask for one, which a lane that is over does not.
+            return;
+        }
         if let TunnResult::WriteToNetwork(message) = self.tunn.encapsulate(packet, step.room) {
             let length = message.len();
             self.transmit(length, !packet.is_empty(), step);

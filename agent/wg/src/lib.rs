@@ -26,4 +26,5 @@ mod userspace;
 
 pub use clock::{boot, now};
 pub use device::{Backend, DeniedFlow, Device, DeviceError, Direction, Event, LaneReport, LaneRole, LaneSpec};
+pub use switch::fuzz_device;
 pub use userspace::{Userspace, UserspaceConfig};

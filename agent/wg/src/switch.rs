@@ -15,8 +15,11 @@ use crate::lane::{Lane, OVERHEAD, Output, Step, kind};
 use crate::mac1::INITIATION;
 use crate::packet;
 
+mod fuzz;
 #[cfg(test)]
 mod tests;
+
+pub use fuzz::fuzz_device;
 
 /// Lanes of one device at once.
 pub(crate) const MOST: usize = 1024;

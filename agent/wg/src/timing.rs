@@ -138,7 +138,8 @@ impl Timing {
         Some(next.max(self.ticked + Span::from_millis(100)))
     }
 
-    fn is_live(&self, now: Boot) -> bool {
+    /// Whether there is a key to send with.
+    pub(crate) fn is_live(&self, now: Boot) -> bool {
         self.established.is_some_and(|at| at.until(now) < KEY_LIFE)
     }
 

@@ -222,6 +222,7 @@ fn later_fragments_pass_behind_a_first_one_that_did() {
     }
     assert_eq!(gate.up(&later(10, 4), NOW), Denied, "another packet");
     assert_eq!(gate.up(&ipv4(ME, ASSET, 6, 9, 4, &[2; 16]), NOW), Denied, "another protocol");
+    assert_eq!(gate.up(&ipv4(ME, LAN, 17, 9, 4, &[2; 16]), NOW), Denied, "another host");
     assert_eq!(gate.up(&ipv4(ME, ASSET, 17, 9, 0x2000, &first[..16]), NOW), Denied, "a shorter first one");
     assert_eq!(gate.down(&ipv4(ASSET, ME, 17, 9, 4, &[2; 16]), NOW), Denied, "the other way");
     assert_eq!(gate.up(&later(9, 4), NOW + Span::from_secs(30)), Denied, "too late");

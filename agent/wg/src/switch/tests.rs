@@ -235,6 +235,32 @@ fn a_lane_that_is_over_makes_no_new_keys_and_counts_what_comes_late() {
 }
 
 #[test]
+fn closing_a_lane_that_never_had_a_key_asks_for_none() {
+    let mut ends = Ends::open(false);
+    ends.gateway.set_endpoint(session(1), place(1), ends.now, &mut ends.at_gateway).expect("it is open");
+    let mut question = udp((ME, 9000), (ASSET, PORT), b"never sent");
+    ends.gateway.take_packet(&mut question, ends.now, &mut ends.at_gateway);
+    ends.gateway.close(session(1), ends.now, &mut ends.at_gateway).expect("it is open");
+    assert!(ends.at_gateway.datagrams.is_empty(), "{:?}", ends.at_gateway.datagrams);
+}
+
+#[test]
+fn no_input_breaks_a_device() {
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    for _ in 0..300 {
+        let bytes: Vec<u8> = (0..400)
+            .map(|_| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                (state >> 24) as u8
+            })
+            .collect();
+        fuzz_device(&bytes);
+    }
+}
+
+#[test]
 fn a_key_is_renewed_after_two_minutes_while_nobody_speaks() {
     let mut ends = Ends::up();
     ends.pass(Span::from_secs(119));
