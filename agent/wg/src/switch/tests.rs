@@ -62,10 +62,14 @@ fn random() -> impl FnMut() -> u32 {
 
 impl Ends {
     fn open(gateway_initiates: bool) -> Self {
+        Self::of(Protocol::Udp, gateway_initiates)
+    }
+
+    fn of(protocol: Protocol, gateway_initiates: bool) -> Self {
         let (mine, theirs) = (key_pair().expect("randomness"), key_pair().expect("randomness"));
         let preshared = preshared_key().expect("randomness");
         let now = now();
-        let tuple = Tuple { engineer: ME, destination: ASSET, address: ASSET, protocol: Protocol::Udp, port: PORT };
+        let tuple = Tuple { engineer: ME, destination: ASSET, address: ASSET, protocol, port: PORT };
         let spec = LaneSpec {
             session: session(1),
             private: mine.0.clone(),
@@ -235,13 +239,19 @@ fn a_lane_that_is_over_makes_no_new_keys_and_counts_what_comes_late() {
 }
 
 #[test]
-fn closing_a_lane_that_never_had_a_key_asks_for_none() {
-    let mut ends = Ends::open(false);
-    ends.gateway.set_endpoint(session(1), place(1), ends.now, &mut ends.at_gateway).expect("it is open");
-    let mut question = udp((ME, 9000), (ASSET, PORT), b"never sent");
-    ends.gateway.take_packet(&mut question, ends.now, &mut ends.at_gateway);
-    ends.gateway.close(session(1), ends.now, &mut ends.at_gateway).expect("it is open");
-    assert!(ends.at_gateway.datagrams.is_empty(), "{:?}", ends.at_gateway.datagrams);
+fn a_lane_closes_with_resets_under_a_living_key_and_without_any_under_a_dead_one() {
+    for (silence, resets) in [(Span::from_secs(1), 1), (Span::from_secs(181), 0)] {
+        let mut ends = Ends::of(Protocol::Tcp, false);
+        ends.settle();
+        let mut syn = tcp((ME, 9000), (ASSET, PORT), 5, 0, 2, b"");
+        ends.engineer.take_packet(&mut syn, ends.now, &mut ends.at_engineer);
+        ends.settle();
+        assert_eq!(ends.at_gateway.packets, [syn]);
+        ends.now.mono = ends.now.mono + silence;
+        ends.gateway.close(session(1), ends.now, &mut ends.at_gateway).expect("it is open");
+        assert_eq!(ends.at_gateway.datagrams.len(), resets, "to the engineer");
+        assert_eq!(ends.at_gateway.packets.len(), 2, "the asset is let go either way");
+    }
 }
 
 #[test]
