@@ -206,6 +206,27 @@ fn approvals_are_one_unless_said_and_zero_must_be_said() {
 }
 
 #[test]
+fn external_may_be_asked_for_or_excluded() {
+    let one = |external: bool| policy(&format!("[[permit]]\nid = \"p\"\nexternal = {external}\n"));
+    let (inside, mut outside) = (asked(), asked());
+    outside.org = Some("acme".parse().expect("a name"));
+    for (wanted, it, permitted) in
+        [(true, &inside, false), (true, &outside, true), (false, &inside, true), (false, &outside, false)]
+    {
+        assert_eq!(one(wanted).decide(&it.ask()).is_permit(), permitted, "external = {wanted} for {:?}", it.org);
+    }
+}
+
+#[test]
+fn a_require_may_shorten_and_then_asks_for_no_approval_besides() {
+    let rules =
+        "[[permit]]\nid = \"p\"\n[[require]]\nid = \"short\"\nmax = \"5m\"\n[[require]]\nid = \"long\"\nmax = \"2h\"\n";
+    let decision = policy(rules).decide(&asked().ask());
+    assert_eq!((decision.obligations.seconds, decision.obligations.needs.len()), (300, 1));
+    assert_eq!(self::rules(&decision), ["p", "long", "short"]);
+}
+
+#[test]
 fn a_policy_without_rules_denies() {
     let decision = policy("").decide(&asked().ask());
     assert_eq!(decision.verdict, Verdict::Deny);
