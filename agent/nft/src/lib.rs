@@ -5,7 +5,13 @@
 //! * [`DeniedLog`] yields the packets that lanes refused.
 //!
 //! Everything blocks for at most a few milliseconds when the kernel is well (five seconds when it is not), so call it from a
-//! thread that may. What the rules say is in `docs/architecture.md` and, of a running gateway, in
+//! thread that may.
+//!
+//! Needs of the kernel (6.1 and 6.18 are tried): nf_tables with family inet, ct, limit, log, nat, masq,
+//! reject, objref, exthdr, and connlimit where a lane limits connections; conntrack with its netlink interface;
+//! nfnetlink_log.
+//!
+//! What the rules say is in `docs/architecture.md` and, of a running gateway, in
 //! `nft list table inet thinlane`.
 #![forbid(unsafe_code)]
 

@@ -11,7 +11,8 @@ use common::*;
 use thinlane_model::{Protocol, Span};
 use thinlane_nft::{Lane, NftError};
 
-/// Echoes every 5 ms until `stop`; the moments of the last answer and of the last packet that the device saw.
+/// Echoes every 5 ms until `stop`, and remembers the moment before which the last answer had not yet come: on a busy
+/// machine the moment at which we get to look says nothing.
 struct Prober {
     stop: mpsc::Sender<()>,
     engineer: std::thread::JoinHandle<Option<Instant>>,
@@ -24,12 +25,13 @@ impl Prober {
             let socket = UdpSocket::bind((ENGINEER, 0)).expect("bind");
             socket.connect((OVERLAY, PORT)).expect("connect");
             socket.set_nonblocking(true).expect("flags");
-            let mut last = None;
+            let (mut last, mut looked) = (None, Instant::now());
             while stopped.recv_timeout(Duration::from_millis(5)) == Err(mpsc::RecvTimeoutError::Timeout) {
                 let _ = socket.send(b"ping");
                 while socket.recv(&mut [0; 64]).is_ok() {
-                    last = Some(Instant::now());
+                    last = Some(looked);
                 }
+                looked = Instant::now();
             }
             last
         });
@@ -41,12 +43,13 @@ impl Prober {
         let engineer = lab.engineer.enter(move || {
             let mut stream = connect(ENGINEER, 0, OVERLAY, PORT).expect("connect");
             stream.set_nonblocking(true).expect("flags");
-            let mut last = None;
+            let (mut last, mut looked) = (None, Instant::now());
             while stopped.recv_timeout(Duration::from_millis(5)) == Err(mpsc::RecvTimeoutError::Timeout) {
                 let _ = stream.write(b"ping");
                 while matches!(stream.read(&mut [0; 64]), Ok(1..)) {
-                    last = Some(Instant::now());
+                    last = Some(looked);
                 }
+                looked = Instant::now();
             }
             last
         });
@@ -80,7 +83,7 @@ fn running_flows_stop_at_expiry_with_nobody_acting() {
         let prober = start(&lab);
         std::thread::sleep(Duration::from_millis(2300));
         let after = millis_after(prober.last(), deadline);
-        assert!((-60..=20).contains(&after), "{protocol}: the last answer came {after} ms after the deadline");
+        assert!((-250..=20).contains(&after), "{protocol}: the last answer came {after} ms after the deadline");
     }
 }
 
@@ -106,14 +109,15 @@ fn a_device_that_talks_on_is_cut_off_at_expiry_too() {
         let socket = UdpSocket::bind((ENGINEER, 0)).expect("bind");
         socket.set_read_timeout(Some(Duration::from_millis(600))).expect("timeout");
         socket.send_to(b"go", (OVERLAY, PORT)).expect("send");
-        let mut last = None;
+        let (mut last, mut looked) = (None, Instant::now());
         while socket.recv_from(&mut [0; 64]).is_ok() {
-            last = Some(Instant::now());
+            last = Some(looked);
+            looked = Instant::now();
         }
         last.expect("data")
     });
     let after = millis_after(last, opened + Duration::from_millis(800));
-    assert!((-60..=20).contains(&after), "the last packet came {after} ms after the deadline");
+    assert!((-250..=20).contains(&after), "the last packet came {after} ms after the deadline");
     let state = nft.lanes().expect("state")[0];
     assert!(state.late_packets > 20 && !state.is_open() && state.chain_present, "{state:?}");
 }
@@ -157,7 +161,7 @@ fn an_extended_lane_outlives_its_first_deadline_and_ends_at_the_second() {
     }
     std::thread::sleep(Duration::from_millis(2200));
     let after = millis_after(prober.last(), extended + Duration::from_millis(1500));
-    assert!((-60..=20).contains(&after), "the last answer came {after} ms after the second deadline");
+    assert!((-250..=20).contains(&after), "the last answer came {after} ms after the second deadline");
     let error = nft.extend_lane(session(1), Span::from_secs(5)).expect_err("it has expired");
     assert!(matches!(error, NftError::NoLane(_)), "{error}");
     assert!(!nft.lanes().expect("state")[0].is_open());
