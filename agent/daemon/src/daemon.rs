@@ -39,6 +39,10 @@ const DENIED_AFTER: Span = Span::from_secs(1);
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// How often the site's key switch is looked at, where there is one.
 const SWITCH_EVERY: Duration = Duration::from_secs(1);
+/// Lanes are closed this long before their deadline: both ends' TCP connections are reset while packets still
+/// pass, and an element that has not expired pins no chain. An agent that comes too late for it finds the lane
+/// ended by the kernel.
+const LEAD: Span = Span::from_millis(25);
 /// A device that could not be made is tried again after this.
 const DEVICE_RETRY: Span = Span::from_secs(5);
 
@@ -103,6 +107,7 @@ pub struct Daemon {
     device_retry: Option<Boot>,
     denied_due: Option<Boot>,
     renew_due: Option<Boot>,
+    sweep_due: Option<Boot>,
     /// The step that puts the base in place, while it is under way.
     rebuilding: Option<EffectId>,
     /// The first step was performed: the base is as it was meant to be, or known not to be.
@@ -168,6 +173,7 @@ impl Daemon {
             device_retry: None,
             denied_due: None,
             renew_due: None,
+            sweep_due: None,
             rebuilding: None,
             begun: false,
             verifying: false,
@@ -186,8 +192,10 @@ impl Daemon {
     /// When the loop must look up by itself.
     fn due(&self) -> Option<Boot> {
         let ending = self.ending.filter(|ending| ending.finished && !ending.told).map(|ending| ending.until);
-        let own = [self.denied_due, self.renew_due, self.device_retry, self.waiting.due(), ending];
-        own.into_iter().chain([self.link.poll_timeout(), self.site.poll_timeout()]).flatten().min()
+        let own =
+            [self.denied_due, self.renew_due, self.sweep_due, self.device_retry, self.waiting.due(), ending];
+        let site = self.site.poll_timeout().map(|at| at - LEAD);
+        own.into_iter().chain([self.link.poll_timeout(), site]).flatten().min()
     }
 
     /// Whatever is due now.
@@ -200,8 +208,9 @@ impl Daemon {
         if due(self.link.poll_timeout()) {
             self.link.handle_timeout(now);
         }
-        if due(self.site.poll_timeout()) {
-            self.site.handle_timeout(now);
+        let ahead = Now { mono: now.mono + LEAD, wall: now.wall };
+        if self.site.poll_timeout().is_some_and(|at| at <= ahead.mono) {
+            self.site.handle_timeout(ahead);
         }
         if due(self.denied_due) {
             self.denied_due = None;
@@ -211,6 +220,10 @@ impl Daemon {
         }
         if due(self.renew_due) {
             self.renew(now);
+        }
+        if due(self.sweep_due) {
+            self.sweep_due = None;
+            self.submit(Job::Sweep);
         }
         if due(self.device_retry) {
             self.device_retry = None;

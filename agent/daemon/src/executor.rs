@@ -30,6 +30,8 @@ pub enum Job {
     Verify,
     /// Look for flow offload.
     Offload,
+    /// Remove chains that waited for the kernel.
+    Sweep,
     /// A name was resolved: where a lane's peer is to be looked for.
     Endpoint(SessionId, SocketAddr),
     /// Begin anew with the device, on this UDP port (0: any).
@@ -44,6 +46,8 @@ pub enum Answer {
     Step(EffectId, Outcome),
     Reports(Vec<LaneReport>),
     Verified(anyhow::Result<Drift>),
+    /// How many chains still wait.
+    Swept(usize),
     /// Why lanes cannot be opened; `None`: they can.
     Offload(anyhow::Result<Option<String>>),
     Device(anyhow::Result<()>),
@@ -100,6 +104,11 @@ impl Bench {
                 Job::Reports => Some(Answer::Reports(self.kernel.reports())),
                 Job::Verify => Some(Answer::Verified(self.kernel.verify())),
                 Job::Offload => Some(Answer::Offload(self.kernel.offload())),
+                Job::Sweep => {
+                    let left = self.kernel.sweep().inspect_err(|error| tracing::warn!(%error, "no sweep"));
+                    // After a failure another try is worth it.
+                    Some(Answer::Swept(left.map_or(1, |left| left.len())))
+                }
                 Job::Endpoint(session, address) => {
                     // The lane may be gone by now.
                     if let Err(error) = self.kernel.set_endpoint(session, address) {

@@ -69,6 +69,19 @@ impl Forwarding {
         Ok(true)
     }
 
+    /// Puts one switch back, if it was changed.
+    pub fn restore_one(&mut self, iface: &str) -> anyhow::Result<()> {
+        let Some(before) = self.changed.before.get(iface) else { return Ok(()) };
+        match std::fs::write(self.switch(iface), before.to_string()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot put forwarding on {iface} back"));
+            }
+            _ => {}
+        }
+        self.changed.before.remove(iface);
+        self.write_down()
+    }
+
     /// Puts every switch back. Does all it can, then names what failed; an interface that is gone has no switch.
     pub fn restore(&mut self) -> anyhow::Result<()> {
         let mut failed = Vec::new();
@@ -157,6 +170,16 @@ mod tests {
         assert_eq!(value(&dir, "eth1"), "0");
         assert!(!dir.path().join("record.json").exists());
         next.restore().expect("twice is harmless");
+    }
+
+    #[test]
+    fn one_switch_is_put_back_and_the_others_stay() {
+        let (dir, mut forwarding) = machine("0", &[("eth1", "0"), ("tl0", "0")]);
+        forwarding.enable("eth1").expect("works");
+        forwarding.enable("tl0").expect("works");
+        forwarding.restore_one("eth1").expect("put back");
+        forwarding.restore_one("eth1").expect("twice is harmless");
+        assert_eq!((value(&dir, "eth1"), value(&dir, "tl0")), ("0".into(), "1".into()));
     }
 
     #[test]

@@ -43,6 +43,7 @@ fn a_lane_opens_carries_and_closes_with_a_signed_record_and_leaves_nothing() {
     let _echo = Echo::start(&lab);
     let before = lab.kernel_state();
     let mut daemon = started(&lab);
+    lab.settled();
     let idle = lab.kernel_state();
     let (session, tool) = opened(&lab, 1, Span::from_secs(60));
     checks_out(&lab);
@@ -53,6 +54,7 @@ fn a_lane_opens_carries_and_closes_with_a_signed_record_and_leaves_nothing() {
     lab.controller.withdraw(session.id, EndReason::Killed);
     let record = lab.controller.closing(session.id);
     assert_eq!((record.reason, record.verified), (EndReason::Killed, true));
+    assert!(!lab.log().contains("a step failed"));
     assert!(record.counters.counters.up_packets >= 1 && record.counters.counters.down_packets >= 1, "{record:?}");
     assert!(!tool.ask(), "after the record nothing passes");
     assert_eq!(lab.kernel_state(), idle, "nothing of the session is left");
@@ -74,6 +76,7 @@ fn a_killed_agent_resumes_its_lane_within_two_seconds_and_replays_nothing() {
     let _echo = Echo::start(&lab);
     let mut daemon = started(&lab);
     let (session, tool) = opened(&lab, 1, Span::from_secs(60));
+    std::thread::sleep(Duration::from_millis(100));
     daemon.kill();
     assert!(!tool.ask(), "without the agent nothing crosses");
     let again = Instant::now();
@@ -106,7 +109,8 @@ fn an_update_keeps_lanes_and_a_lane_without_an_agent_ends_on_time() {
     assert!(daemon.ended(SOON).success());
     let table = sh(&format!("ip netns exec {} nft list map inet thinlane up", lab.gateway));
     assert!(table.contains(session.id.short()), "the lane's element stays: {table}");
-    std::thread::sleep(Duration::from_millis(5500));
+    let left = thinlane_wg::boot().expect("a clock").until(session.deadline + Span::from_millis(50));
+    std::thread::sleep(left.to_std());
     let table = sh(&format!("ip netns exec {} nft list map inet thinlane up", lab.gateway));
     assert!(!table.contains(session.id.short()), "the kernel ended it: {table}");
     assert!(!tool.ask());

@@ -220,6 +220,10 @@ impl Site {
     /// Counters of the lanes, absolute for each device; to be called at least once a second while a lane is open,
     /// because idleness is judged by them.
     pub fn handle_counters(&mut self, counts: &[LaneCount], now: Now) {
+        // A restarted agent begins where the engineer was seen last.
+        let lane = |count: &LaneCount| self.lanes.get(&count.session);
+        let moved = |count: &LaneCount| lane(count).is_some_and(|lane| lane.is_armed() && lane.endpoint != count.endpoint);
+        self.version += u64::from(counts.iter().any(moved));
         for count in counts {
             if let Some(lane) = self.lanes.get_mut(&count.session).filter(|lane| lane.is_armed()) {
                 lane.count(count, now.mono);

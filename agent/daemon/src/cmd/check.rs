@@ -117,6 +117,7 @@ fn look_at_table(
 ) -> Result<usize, Failure> {
     let mut nft = Nft::open().context("cannot talk to nf_tables")?;
     let lanes = nft.lanes().context("cannot read the table")?;
+    let open_lanes: BTreeSet<_> = lanes.iter().filter(|lane| lane.is_open()).map(|lane| lane.session).collect();
     let mut open = 0;
     for lane in lanes.iter().filter(|lane| lane.is_open()) {
         let left = lane.up.max(lane.down).unwrap_or_default();
@@ -153,6 +154,8 @@ fn look_at_table(
         let open = match finding {
             // Judged above, by whether they are open.
             Table::LaneMissing(_) | Table::LaneExpired(_) if !running => continue,
+            // The chain of an expired lane, which the kernel has not let go of; it leads nowhere.
+            Table::LaneUnknown(session) if !open_lanes.contains(session) => continue,
             Table::LaneMissing(_) | Table::LaneExpired(_) | Table::LaneUnknown(_) => false,
             // Without a table and without a device there is no lane at all.
             Table::TableMissing => running,

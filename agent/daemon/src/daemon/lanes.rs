@@ -71,6 +71,7 @@ impl Daemon {
                 tracing::debug!(session, detail, "why a grant was refused");
             }
             SiteEvent::Closed { session, reason, verified } => {
+                self.sweep_due = Some(now.mono + thinlane_nft::SWEEP_INTERVAL);
                 tracing::info!(%session, %reason, verified, "a lane is closed");
             }
             SiteEvent::Trouble { what } => tracing::warn!(what, "a step failed"),
@@ -98,6 +99,8 @@ impl Daemon {
                 self.counting = false;
                 self.take_reports(reports, now);
             }
+            Answer::Swept(0) => {}
+            Answer::Swept(_) => self.sweep_due = Some(now.mono + thinlane_nft::SWEEP_INTERVAL),
             Answer::Verified(drift) => {
                 self.verifying = false;
                 self.take_drift(drift, now);

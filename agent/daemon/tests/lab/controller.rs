@@ -320,6 +320,7 @@ fn answers(message: &FromAgent, desired: &Mutex<Desired>, hello: &Mutex<Option<H
         FromAgent::Ping(nonce) => vec![FromController::Pong(*nonce)],
         FromAgent::Closing(closing) if !deaf => {
             let record = closing.peek().expect("a record");
+            desired.lock().expect("no panic holds it").withdrawn.retain(|gone| gone.session != record.session);
             vec![FromController::ClosingAck(record.session)]
         }
         FromAgent::Alarm(alarm) => vec![FromController::AlarmAck(alarm.number)],

@@ -25,7 +25,6 @@ use thinlane_wg::{Device, LaneRole, LaneSpec, Userspace, UserspaceConfig, key};
 
 use controller::Controller;
 
-pub const ENGINEER: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 1);
 pub const OVERLAY: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 pub const DEVICE: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 10);
 pub const WAN: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
@@ -133,6 +132,17 @@ impl Lab {
         std::fs::read_to_string(self.files.path().join("log")).unwrap_or_default()
     }
 
+    /// Waits until the device has moved to the direct endpoint's port.
+    pub fn settled(&self) {
+        let end = Instant::now() + Duration::from_secs(5);
+        let listens = || sh(&format!("ip netns exec {} ss -Hlun", self.gateway)).contains(&format!(":{DIRECT} "));
+        while !listens() {
+            assert!(Instant::now() < end, "nothing listens on {DIRECT}");
+            thread::sleep(Duration::from_millis(20));
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+
     /// Everything of the gateway that the agent may change.
     pub fn kernel_state(&self) -> String {
         let ns = &self.gateway;
@@ -204,6 +214,8 @@ pub fn within<R: Send + 'static>(ns: &str, act: impl FnOnce() -> R + Send + 'sta
 /// The engineer's side of one session.
 pub struct Session {
     pub id: SessionId,
+    /// Each session has one of its own, as the controller gives them out.
+    pub engineer: Ipv4Addr,
     pub serial: u64,
     pub deadline: Boot,
     private: Secret,
@@ -217,6 +229,7 @@ impl Session {
         let (private, public) = key::key_pair().expect("randomness");
         Self {
             id: SessionId::from_random([number; 5]),
+            engineer: Ipv4Addr::new(198, 19, 0, number),
             serial: u64::from(number) * 100,
             deadline: thinlane_wg::boot().expect("a clock") + life,
             private,
@@ -237,7 +250,7 @@ impl Session {
             task: "echo-udp".parse().expect("a name"),
             engineer_key: self.public,
             tuple: Tuple {
-                engineer: ENGINEER,
+                engineer: self.engineer,
                 destination: OVERLAY,
                 address: DEVICE,
                 protocol: Protocol::Udp,
@@ -263,13 +276,14 @@ impl Session {
             endpoint: Some(SocketAddr::from((WAN, DIRECT))),
             keepalive: Some(25),
             initiate: true,
-            role: LaneRole::Engineer { address: ENGINEER, allowed: OVERLAY },
+            role: LaneRole::Engineer { address: self.engineer, allowed: OVERLAY },
         };
+        let engineer = self.engineer;
         self.device = Some(within(&lab.engineer, move || {
             let mut device = Userspace::start(UserspaceConfig::new("tl-one", "thinlane test")).expect("a device");
             device.open(spec).expect("a lane");
             let mut link = Link::open().expect("rtnetlink");
-            link.add_address("tl-one", ENGINEER).expect("an address");
+            link.add_address("tl-one", engineer).expect("an address");
             link.add_route("tl-one", OVERLAY).expect("a route");
             device
         }));
