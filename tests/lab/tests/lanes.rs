@@ -32,7 +32,7 @@ fn main() -> ExitCode {
 fn a_lane_carries_a_real_modbus_client(lab: &Lab) -> Result<()> {
     let lane = lab.lane("north-plc1", "modbus", "2m")?;
     let script = "import sys\nfrom pymodbus.client import ModbusTcpClient\nc=ModbusTcpClient(sys.argv[1],timeout=5)\nassert c.connect()\nr=c.read_holding_registers(0,4,slave=1)\nprint(r.registers)";
-    lab.on("erik", &["python3", "-c", script, &lane.address]).run()?.good()?.says("[100, 101, 102, 103]")?;
+    lab.on("erik", &["/usr/bin/python3", "-c", script, &lane.address]).run()?.good()?.says("[100, 101, 102, 103]")?;
     let shown = lane.show()?;
     ensure!(shown["counters"]["up_packets"].as_u64() > Some(0) || shown["state"] == "active", "{shown}");
     Ok(())
