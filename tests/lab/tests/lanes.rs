@@ -117,7 +117,8 @@ fn a_stock_client_works_through_the_relay(lab: &Lab) -> Result<()> {
     std::fs::write(&stripped_path, stripped)?;
     let asset = value("AllowedIPs")?;
     let script = format!(
-        "set -e; trap 'ip link del wgstock$$ 2>/dev/null' EXIT; WG_PROCESS_FOREGROUND=0 wireguard-go wgstock$$ >/dev/null 2>&1; wg setconf wgstock$$ {}; \
+        "set -e; trap 'ip link del wgstock$$ 2>/dev/null' EXIT; wireguard-go wgstock$$ >/dev/null 2>&1; \
+         for i in 1 2 3 4 5; do wg setconf wgstock$$ {} && break; sleep 0.3; done; \
          ip addr add {} dev wgstock$$; ip link set wgstock$$ mtu {} up; ip route add {asset} dev wgstock$$; \
          thinlane-sim echo tcp {}:7 --for 500ms --patience 8s; wg show wgstock$$ latest-handshakes",
         stripped_path.display(),

@@ -85,7 +85,7 @@ pub fn t23_no_secret_is_on_disk_in_a_log_or_in_argv(lab: &Lab) -> Result<()> {
 
 pub fn t24_a_thousand_half_open_connections_hurt_nobody(lab: &Lab) -> Result<()> {
     let script = "import socket,sys,time\nheld=[]\nfor i in range(1000):\n  s=socket.socket(); s.settimeout(2)\n  try:\n    s.connect(('198.51.100.2',7443)); held.append(s)\n  except OSError: pass\nprint(len(held),flush=True)\ntime.sleep(15)";
-    let flood = Background::start(lab.on("home", &["python3", "-c", script]))?;
+    let flood = Background::start(lab.on("home", &["/usr/bin/python3", "-c", script]))?;
     std::thread::sleep(std::time::Duration::from_secs(3));
     let start = now_ms();
     let lane = lab.lane("north-plc1", "echo-tcp", "1m").context("a lane beside 1 000 half-open connections")?;
