@@ -109,8 +109,11 @@ pub fn ask(dirs: &Dirs, what: Ask, patience: Duration) -> Result<Reply, AskError
         line.push('\n');
         stream.write_all(line.as_bytes())?;
         let mut answer = String::new();
-        BufReader::new(stream.take(MOST_LINE)).read_line(&mut answer)?;
-        Ok(answer)
+        match BufReader::new(stream.take(MOST_LINE)).read_line(&mut answer)? {
+            // It ended before it could say so.
+            0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(answer),
+        }
     };
     let answer = exchange(&mut stream).map_err(AskError::Io)?;
     serde_json::from_str(&answer).map_err(AskError::Malformed)

@@ -43,6 +43,8 @@ const SWITCH_EVERY: Duration = Duration::from_secs(1);
 /// pass, and an element that has not expired pins no chain. An agent that comes too late for it finds the lane
 /// ended by the kernel.
 const LEAD: Span = Span::from_millis(25);
+/// What is left to be said on the control socket takes no longer.
+const FLUSH: Duration = Duration::from_millis(20);
 /// A device that could not be made is tried again after this.
 const DEVICE_RETRY: Span = Span::from_secs(5);
 
@@ -116,6 +118,8 @@ pub struct Daemon {
     counting: bool,
     /// Closing records that were sent and are not acknowledged.
     unacknowledged: BTreeSet<SessionId>,
+    /// Closing records and alarms that wait for the controller, as last saved.
+    spooled: usize,
     waiting: Waiting,
     ending: Option<Ending>,
 }
@@ -179,6 +183,7 @@ impl Daemon {
             verifying: false,
             counting: false,
             unacknowledged: BTreeSet::new(),
+            spooled: 0,
             waiting: Waiting::default(),
             ending: None,
             dirs,
@@ -287,6 +292,7 @@ pub async fn run(parts: Parts, mut ears: Ears, ready: impl FnOnce()) -> anyhow::
     let mut daemon = Daemon::new(parts)?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
+    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for signals")?;
     let mut watchdog = sd_notify::watchdog_enabled().map(|every| tokio::time::interval(every / 2));
     let mut count = tokio::time::interval(COUNT_EVERY);
     count.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -310,7 +316,10 @@ pub async fn run(parts: Parts, mut ears: Ears, ready: impl FnOnce()) -> anyhow::
             news = daemon.dialer.news() => daemon.handle_news(news, clock::now()),
             Some(answer) = ears.answers.recv() => {
                 if let Answer::Ended(ended) = answer {
-                    return Ok(daemon.ended(ended));
+                    let end = daemon.ended(ended);
+                    // For the answer to whoever asked for it.
+                    tokio::time::sleep(FLUSH).await;
+                    return Ok(end);
                 }
                 daemon.handle_answer(answer, clock::now());
             }
@@ -322,12 +331,13 @@ pub async fn run(parts: Parts, mut ears: Ears, ready: impl FnOnce()) -> anyhow::
                 daemon.denied_due.get_or_insert(clock::boot() + DENIED_AFTER);
             }
             _ = count.tick(), if counting => daemon.count(),
-            _ = look.tick(), if switch.is_some() => daemon.look_at_switch(clock::now()),
+            _ = look.tick(), if switch.is_some() => daemon.apply_switch(clock::now()),
             () = beat(&mut watchdog) => {
                 // No service manager listens: then nobody misses it.
                 let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
             }
             _ = terminate.recv() => daemon.begin_end(Shutdown::Leave, clock::now()),
+            _ = hangup.recv() => daemon.begin_end(Shutdown::Leave, clock::now()),
             _ = interrupt.recv() => daemon.begin_end(Shutdown::Leave, clock::now()),
             () = sleep_until(due) => {}
         }

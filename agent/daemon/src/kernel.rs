@@ -261,6 +261,8 @@ impl Kernel {
     fn know_lan(&mut self, address: Ipv4Addr) -> anyhow::Result<()> {
         let reach = self.link.reach(address)?.ok_or_else(|| anyhow!("the gateway has no route to the asset"))?;
         if self.intent.lan.contains(&reach.interface) {
+            // It may be a new one of the same name, with the kernel's default.
+            self.forwarding.enable(&reach.interface)?;
             return Ok(());
         }
         if !self.configured.is_empty() {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use lab::{Daemon, Echo, Lab, Session, Tool, sh};
 use nix::sys::signal::Signal;
 use thinlane_model::{EndReason, RefuseReason, Span};
-use thinlane_wire::FromAgent;
+use thinlane_wire::{Checkpoint, FromAgent, FromController};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -228,4 +228,100 @@ fn a_second_agent_and_a_refused_enrolment_say_so_and_change_nothing() {
     let again = lab.enroll("right", None);
     assert_eq!(again.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&again.stderr).contains("--force"), "{again:?}");
+}
+
+#[test]
+fn packets_that_a_lane_does_not_pass_are_counted_and_named() {
+    let lab = Lab::new();
+    let _echo = Echo::start(&lab);
+    let _daemon = started(&lab);
+    let (session, _tool) = opened(&lab, 1, Span::from_secs(60));
+    let other = Tool::to_port(&lab, 502);
+    for _ in 0..5 {
+        assert!(!other.ask());
+    }
+    let flow = lab.controller.wait("denied packets", SOON, |message| match message {
+        FromAgent::Denied(report) => report.flows.into_iter().find(|flow| flow.port == Some(502)),
+        _ => None,
+    });
+    assert_eq!((flow.session, flow.protocol), (Some(session.id), 17));
+    lab.controller.withdraw(session.id, EndReason::Released);
+    assert_eq!(lab.controller.closing(session.id).counters.counters.denied_packets, 5);
+}
+
+#[test]
+fn a_certificate_renews_itself_and_the_next_connection_uses_it() {
+    let lab = Lab::new();
+    let identity = lab.dir().join("identity.json");
+    let before = std::fs::read_to_string(&identity).expect("an identity");
+    let mut daemon = started(&lab);
+    let end = Instant::now() + SOON;
+    while std::fs::read_to_string(&identity).expect("an identity") == before {
+        assert!(Instant::now() < end, "the certificate was not renewed");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    daemon.kill();
+    let _daemon = started(&lab);
+    assert_eq!(lab.log().matches("the certificate was renewed").count(), 1);
+}
+
+#[test]
+fn a_log_that_is_rolled_back_is_reported_also_after_a_restart() {
+    let lab = Lab::new();
+    let mut daemon = started(&lab);
+    let leaves: Vec<_> = (0..5u8).map(|entry| thinlane_tlog::leaf_hash(&[entry])).collect();
+    let checkpoint = |size: usize| {
+        let root = thinlane_tlog::root_of(&leaves[..size]);
+        let signer = thinlane_tlog::Signer::new("log.example", lab::controller::log_key()).expect("a name");
+        let signed = thinlane_tlog::Checkpoint::new("log.example", size as u64, root).expect("well formed").sign(&signer);
+        let note = signed.expect("signed").note().to_string();
+        FromController::Checkpoint(Checkpoint { note, consistency: Vec::new(), from_size: 0 })
+    };
+    let remembered = |size: u64| {
+        lab.controller.wait("witness", SOON, |message| match message {
+            FromAgent::Witness(report) if report.size == size => Some(report.problem),
+            _ => None,
+        })
+    };
+    lab.controller.say(checkpoint(5));
+    assert_eq!(remembered(5), None);
+    daemon.kill();
+    let _daemon = started(&lab);
+    lab.controller.say(checkpoint(3));
+    let alarm = lab.controller.alarm("log");
+    assert!(alarm.contains("rolled back"), "{alarm}");
+}
+
+#[test]
+fn check_finds_what_somebody_else_opened_and_names_it() {
+    let lab = Lab::new();
+    let mut daemon = started(&lab);
+    lab.settled();
+    checks_out(&lab);
+    daemon.kill();
+    let ns = &lab.gateway;
+    sh(&format!("ip netns exec {ns} nft insert rule inet thinlane forward accept"));
+    let found = lab.agent(&["check"]);
+    assert_eq!(found.status.code(), Some(7), "{found:?}");
+    assert!(String::from_utf8_lossy(&found.stdout).contains("forward"), "{found:?}");
+    lab.ok(&["cleanup"]);
+    lab.ok(&["check"]);
+}
+
+#[test]
+fn a_stopped_agent_keeps_nothing_open_and_isolates_all_the_same() {
+    let lab = Lab::new();
+    let _echo = Echo::start(&lab);
+    let daemon = started(&lab);
+    let (session, tool) = opened(&lab, 1, Span::from_secs(60));
+    daemon.signal(Signal::SIGSTOP);
+    let failed = lab.agent(&["isolate", "on"]);
+    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+    let table = sh(&format!("ip netns exec {} nft list map inet thinlane up", lab.gateway));
+    assert!(!table.contains(session.id.short()), "{table}");
+    daemon.signal(Signal::SIGCONT);
+    assert!(lab.controller.closing(session.id).verified);
+    assert!(!tool.ask());
+    assert!(lab.ok(&["isolate", "status"]).contains("isolated"));
+    checks_out(&lab);
 }

@@ -11,6 +11,8 @@ use crate::control::{self, Ask, AskError, Reply};
 use crate::failure::Failure;
 use crate::files::{self, Dirs};
 
+/// How long a daemon that is well may take to answer at all.
+const ALIVE: Duration = Duration::from_secs(2);
 /// How long the daemon may take to close every lane.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -89,7 +91,8 @@ fn tell(isolated: bool, json: bool) {
 
 /// Tells the running daemon; without one, closes what its table still holds.
 fn asked(dirs: &Dirs, on: bool) -> Result<usize, Failure> {
-    match control::ask(dirs, Ask::Isolate { on }, PATIENCE) {
+    let alive = control::ask(dirs, Ask::Status, ALIVE);
+    match alive.and_then(|_| control::ask(dirs, Ask::Isolate { on }, PATIENCE)) {
         Ok(Reply::Done { closed, .. }) => Ok(closed),
         Ok(Reply::Failed { message, .. }) => Err(Failure::new(message).next("thinlane-agent check")),
         Ok(Reply::Status(_)) => Err(Failure::new("the running agent answered something else")),

@@ -106,7 +106,7 @@ fn take_in_hand(dirs: &Dirs, config: Config, identity: Identity) -> anyhow::Resu
         None
     });
     // Peers of a direct endpoint know the port.
-    let listen = match config.wireguard.port {
+    let mut listen = match config.wireguard.port {
         0 => before.map_or(0, |intent| intent.listen),
         port => port,
     };
@@ -129,7 +129,13 @@ fn take_in_hand(dirs: &Dirs, config: Config, identity: Identity) -> anyhow::Resu
     let resolved = Resolved::default();
     let key = identity.key.clone();
     let mut bench = Bench { kernel, key, state: dirs.state(), resolved: resolved.clone(), events };
-    if let Err(error) = bench.start_device(listen) {
+    let mut started = bench.start_device(listen);
+    if started.is_err() && config.wireguard.port != listen {
+        // Somebody has taken the port that was remembered; the controller will name the right one.
+        listen = 0;
+        started = bench.start_device(listen);
+    }
+    if let Err(error) = started {
         bench.kernel.remove_everything()?;
         return Err(error);
     }

@@ -153,12 +153,8 @@ impl Daemon {
         }
     }
 
-    /// Looks at the site's key switch.
-    pub(super) fn look_at_switch(&mut self, now: Now) {
-        self.apply_switch(now);
-    }
-
-    fn apply_switch(&mut self, now: Now) {
+    /// Does what the switch says, however it was turned.
+    pub(super) fn apply_switch(&mut self, now: Now) {
         let input = self.config.isolate_input.as_deref().is_some_and(input_is_on);
         let isolated = input || isolate::is_isolated(&self.dirs);
         if isolated != self.site.is_isolated() {
@@ -199,7 +195,7 @@ impl Daemon {
             ruleset: self.ruleset,
             isolated: self.site.is_isolated(),
             lanes: self.site.lanes().map(lane).collect(),
-            spooled: self.unacknowledged.len(),
+            spooled: self.spooled,
             generation: self.site.applied().generation,
             started_at: self.started,
             certificate_expires_at: expires,

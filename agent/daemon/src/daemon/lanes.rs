@@ -42,6 +42,9 @@ impl Daemon {
             if effect.step == Step::RebuildBase {
                 self.rebuilding = Some(effect.id);
             }
+            if let Step::Persist(state) = &effect.step {
+                self.spooled = state.closings.len() + state.alarms.len();
+            }
             tracing::debug!(step = effect.step.name(), "next step");
             self.submit(Job::Step(effect));
         }
@@ -187,7 +190,11 @@ impl Daemon {
                 self.ruleset = false;
                 self.site.handle_ruleset_flushed(now);
             }
-            TableEvent::ThinlaneChanged => self.verify(),
+            TableEvent::ThinlaneChanged => {
+                // It may have been `isolate on`, which closes lanes by itself where the loop did not answer.
+                self.apply_switch(now);
+                self.verify();
+            }
             TableEvent::FlowtablesChanged => self.submit(Job::Offload),
             TableEvent::Overrun => {
                 self.verify();

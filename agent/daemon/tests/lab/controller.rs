@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use thinlane_model::{BootId, SessionId, SiteId, Span, Wall};
 use thinlane_wire::api::{Enrol, Enrolled, ErrorBody, ErrorCode, Schema};
 use thinlane_wire::{
-    AgentFrame, Armed, ClosingRecord, FrameDecoder, FromAgent, FromController, GrantSigner, Hello, SignedGrant,
+    AgentFrame, Armed, ClosingRecord, FrameDecoder, FromAgent, FromController, GrantSigner, Hello, RenewAnswer, SignedGrant,
     Snapshot, Welcome, Withdrawn,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -42,8 +42,8 @@ struct Desired {
     generation: u64,
     grants: Vec<SignedGrant>,
     withdrawn: Vec<Withdrawn>,
-    /// Wait with acknowledgements of closing records.
-    deaf: bool,
+    /// Said once, to whoever is connected.
+    extra: Vec<FromController>,
 }
 
 impl Controller {
@@ -110,9 +110,10 @@ impl Controller {
         });
     }
 
-    /// Acknowledges nothing from now on.
-    pub fn be_deaf(&self, deaf: bool) {
-        self.desired.lock().expect("no panic holds it").deaf = deaf;
+    /// Says something once.
+    pub fn say(&self, message: FromController) {
+        self.desired.lock().expect("no panic holds it").extra.push(message);
+        let _ = self.change.send(());
     }
 
     fn change(&self, act: impl FnOnce(&mut Desired)) {
@@ -162,6 +163,11 @@ impl Controller {
     }
 }
 
+/// Signs the log.
+pub fn log_key() -> SigningKey {
+    SigningKey::from_bytes(&[4; 32])
+}
+
 struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
@@ -177,16 +183,26 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), certificate, site }
     }
 
+    /// A certificate that began some days ago and ends in some.
+    fn certify(&self, csr: &[u8], ago: u64, left: u64) -> CertificateDer<'static> {
+        let day = Duration::from_secs(86_400);
+        let now = std::time::SystemTime::now();
+        let mut request = CertificateSigningRequestParams::from_der(&csr.to_vec().into()).expect("a request");
+        request.params.not_before = (now - day * u32::try_from(ago).expect("few")).into();
+        request.params.not_after = (now + day * u32::try_from(left).expect("few")).into();
+        request.signed_by(&self.issuer).expect("signed").der().clone()
+    }
+
     fn enrolled(&self, request: &Enrol) -> Enrolled {
         let csr = BASE64.decode(request.csr.as_bytes()).expect("base 64");
-        let request = CertificateSigningRequestParams::from_der(&csr.into()).expect("a request");
-        let certificate = request.signed_by(&self.issuer).expect("signed");
-        let log = SigningKey::from_bytes(&[4; 32]).verifying_key();
+        // Two thirds of its life are over, so that the agent renews it at its first log-in.
+        let certificate = self.certify(&csr, 80, 20);
+        let log = log_key().verifying_key();
         Enrolled {
             schema: Schema,
             site: self.site,
             site_name: "north".parse().expect("a name"),
-            chain: vec![BASE64.encode(certificate.der()), BASE64.encode(&self.certificate)],
+            chain: vec![BASE64.encode(&certificate), BASE64.encode(&self.certificate)],
             grant_keys: vec![BASE64.encode(SigningKey::from_bytes(&[3; 32]).verifying_key().as_bytes())],
             log_key: thinlane_tlog::Verifier::new("log.example", log).expect("a name").to_string(),
         }
@@ -233,7 +249,7 @@ async fn serve(
         } else {
             // One connection at a time: a new one waits until the old one is gone.
             while changes.try_recv().is_ok() {}
-            let _ = carry(stream, &desired, &hello, &tell, &mut changes).await;
+            let _ = carry(stream, &desired, &hello, &tell, &mut changes, &authority).await;
         }
     }
 }
@@ -275,6 +291,7 @@ async fn carry(
     hello: &Mutex<Option<Hello>>,
     tell: &Sender<FromAgent>,
     changes: &mut mpsc::UnboundedReceiver<()>,
+    authority: &Authority,
 ) -> std::io::Result<()> {
     let mut decoder = FrameDecoder::new();
     let mut buffer = vec![0; 65536];
@@ -289,11 +306,14 @@ async fn carry(
                 let mut chunk = &buffer[..read];
                 while let Some(frame) = decoder.read(&mut chunk).expect("the agent frames rightly") {
                     let frame = AgentFrame::decode(&frame).expect("the agent speaks rightly").expect("a known kind");
-                    say.extend(answers(&frame.message, desired, hello));
+                    say.extend(answers(&frame.message, desired, hello, authority));
                     let _ = tell.send(frame.message);
                 }
             }
-            Some(()) = changes.recv() => say.push(snapshot(desired)),
+            Some(()) = changes.recv() => {
+                say.push(snapshot(desired));
+                say.append(&mut desired.lock().expect("no panic holds it").extra);
+            }
         }
         for message in say {
             stream.write_all(&message.encode().expect("short")).await?;
@@ -302,8 +322,12 @@ async fn carry(
     }
 }
 
-fn answers(message: &FromAgent, desired: &Mutex<Desired>, hello: &Mutex<Option<Hello>>) -> Vec<FromController> {
-    let deaf = desired.lock().expect("no panic holds it").deaf;
+fn answers(
+    message: &FromAgent,
+    desired: &Mutex<Desired>,
+    hello: &Mutex<Option<Hello>>,
+    authority: &Authority,
+) -> Vec<FromController> {
     match message {
         FromAgent::Hello(greeting) => {
             *hello.lock().expect("no panic holds it") = Some(greeting.clone());
@@ -318,10 +342,14 @@ fn answers(message: &FromAgent, desired: &Mutex<Desired>, hello: &Mutex<Option<H
             vec![FromController::Welcome(welcome), snapshot(desired)]
         }
         FromAgent::Ping(nonce) => vec![FromController::Pong(*nonce)],
-        FromAgent::Closing(closing) if !deaf => {
+        FromAgent::Closing(closing) => {
             let record = closing.peek().expect("a record");
             desired.lock().expect("no panic holds it").withdrawn.retain(|gone| gone.session != record.session);
             vec![FromController::ClosingAck(record.session)]
+        }
+        FromAgent::Renew(request) => {
+            let renewed = authority.certify(request, 30, 400);
+            vec![FromController::Renewed(RenewAnswer::Chain(vec![renewed.to_vec()]))]
         }
         FromAgent::Alarm(alarm) => vec![FromController::AlarmAck(alarm.number)],
         _ => Vec::new(),

@@ -8,7 +8,7 @@
 pub mod controller;
 
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
@@ -328,9 +328,13 @@ pub struct Tool(UdpSocket);
 
 impl Tool {
     pub fn start(lab: &Lab) -> Self {
-        let udp = within(&lab.engineer, || {
+        Self::to_port(lab, PORT)
+    }
+
+    pub fn to_port(lab: &Lab, port: u16) -> Self {
+        let udp = within(&lab.engineer, move || {
             let udp = UdpSocket::bind(("0.0.0.0", 0)).expect("a socket");
-            udp.connect((OVERLAY, PORT)).expect("a route");
+            udp.connect((OVERLAY, port)).expect("a route");
             udp
         });
         udp.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
@@ -350,14 +354,4 @@ impl Tool {
             assert!(Instant::now() < end, "no answer in {most:?}");
         }
     }
-}
-
-/// A listener and a stream somewhere else, for checks that something is out of reach.
-pub fn reaches(ns: &str, to: SocketAddr) -> bool {
-    within(ns, move || TcpStream::connect_timeout(&to, Duration::from_millis(500)).is_ok())
-}
-
-/// Listens in a namespace until dropped.
-pub fn listener(ns: &str, port: u16) -> TcpListener {
-    within(ns, move || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).expect("a free port"))
 }
