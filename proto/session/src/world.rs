@@ -161,7 +161,7 @@ impl World {
         }
         let old = self.observed.entry(id).or_default();
         old.counters = larger(old.counters, crate::decide::bounded(seen.counters));
-        old.last_handshake_at = old.last_handshake_at.max(seen.last_handshake_at);
+        old.last_handshake_at = old.last_handshake_at.max(crate::decide::plausible(seen.last_handshake_at));
         old.endpoint = seen.endpoint.or(old.endpoint.take());
         old.merged = seen.merged;
         true

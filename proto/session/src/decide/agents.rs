@@ -4,7 +4,7 @@ use thinlane_model::{Boot, BootId, EndReason, PublicKey, RefuseReason, SessionId
 use thinlane_policy::{NameKind, Policy, PolicyState};
 use thinlane_wire::api::SessionState;
 
-use super::{Deciding, MOST_DETAIL, Outcome, bounded, cut, done, unknown};
+use super::{Deciding, MOST_DETAIL, Outcome, bounded, cut, done, plausible, unknown};
 use crate::event::Ended;
 use crate::{Actor, Agent, Answer, Certificate, Closing, Decided, Event, Refusal, Session, World};
 
@@ -177,7 +177,7 @@ impl<'a> Deciding<'a, '_> {
         let ended = Ended {
             counters: bounded(closing.counters),
             counters_final: true,
-            last_handshake_at: closing.last_handshake_at,
+            last_handshake_at: plausible(closing.last_handshake_at),
             late_packets: closing.late_packets.min(super::MOST),
             record: bounded_text(closing.record),
             signature: bounded_text(closing.signature),

@@ -5,6 +5,9 @@ use thinlane_model::{EndReason, LockId, Span};
 use super::{Deciding, OPS, Outcome, done, text, unknown};
 use crate::{Actor, Answer, Decided, Event, Lock, LockTarget, Refusal, Session};
 
+/// Of a lock that lifts itself.
+const LONGEST: Span = Span::from_secs(3660 * 86_400);
+
 impl Deciding<'_, '_> {
     /// A second lock on the same thing lets the later end stand; a lock never shortens another.
     pub(super) fn lock(&mut self, target: LockTarget, time: Option<Span>, reason: String) -> Outcome {
@@ -17,6 +20,10 @@ impl Deciding<'_, '_> {
             return Err(Refusal::Invalid { field: "user", problem });
         }
         let reason = text("reason", &reason, true)?;
+        if time.is_some_and(|time| time > LONGEST) {
+            let problem = format!("at most {LONGEST}; without it the lock has no end");
+            return Err(Refusal::Invalid { field: "for", problem });
+        }
         let until = time.map(|time| self.now() + time);
         let by = person.map(|person| person.login.clone());
         let world = self.world;

@@ -282,6 +282,11 @@ fn unprintable(letter: char) -> bool {
         || matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2028}' | '\u{2029}' | '\u{2066}'..='\u{2069}')
 }
 
+/// A moment that a gateway told as so long ago; one that RFC 3339 cannot write is none.
+pub(crate) fn plausible(at: Option<Wall>) -> Option<Wall> {
+    at.filter(|at| (0..MOST.cast_signed() / 64).contains(&at.as_millis()))
+}
+
 /// Counters that every JSON reader takes exactly.
 pub(crate) fn bounded(counters: Counters) -> Counters {
     Counters {

@@ -423,6 +423,7 @@ fn hostile_numbers_from_a_gateway_stay_within_what_json_holds() {
     let closing = Closing {
         counters,
         late_packets: most,
+        last_handshake_at: Some(Wall::from_millis(i64::MIN)),
         record: "x".repeat(1 << 20),
         verified: false,
         ..lab.closing(id, EndReason::Expired)

@@ -233,6 +233,7 @@ fn a_lock_for_a_time_lifts_itself_and_a_second_one_never_shortens_it() {
     lab.wait(days(400));
     assert!(lab.world.lock_of(&target).is_some(), "locked without an end stays locked");
     assert_eq!(lab.world.locks().count(), 1);
+    lab.refuse(person("otto"), lock(Some(secs(u64::MAX))), ErrorCode::Invalid);
     lab.check_replay();
 }
 
