@@ -64,7 +64,7 @@ async fn a_controller_that_does_not_listen_is_unreachable_with_a_next_step() {
     drop(listener);
     let url = parse_url(&format!("https://{address}")).expect("an address");
     let client = Client::new(url, Trust::Fingerprint(Fingerprint([0; 32]))).expect("a client");
-    let failure = client.get::<Value>("/status").await.err().expect("unreachable");
+    let failure = client.get::<Value>("/status").await.expect_err("unreachable");
     assert_eq!(failure.exit, Exit::Unreachable);
     assert!(failure.message.contains(&address.to_string()), "{}", failure.message);
     assert!(!failure.message.contains("os error"), "{}", failure.message);

@@ -97,20 +97,8 @@ async fn tail(context: &Context, args: Tail) -> Result<()> {
 
 /// One entry on one line: when, who, what, and the short facts in it.
 fn line(entry: &LogEntry) -> String {
-    const SAID: [&str; 5] = ["schema", "time", "actor", "kind", "index"];
-    let facts: Vec<String> = match &entry.entry {
-        Value::Object(fields) => fields
-            .iter()
-            .filter(|(name, _)| !SAID.contains(&name.as_str()))
-            .filter_map(|(name, value)| match value {
-                Value::String(text) => Some(format!("{name}={}", text.chars().take(80).collect::<String>())),
-                Value::Number(number) => Some(format!("{name}={number}")),
-                Value::Bool(flag) => Some(format!("{name}={flag}")),
-                _ => None,
-            })
-            .collect(),
-        _ => Vec::new(),
-    };
+    let mut facts = Vec::new();
+    gather(&entry.entry, 0, &mut facts);
     let text = format!(
         "{:>6}  {}  {:<20}  {:<22}  {}",
         entry.index,
@@ -120,6 +108,24 @@ fn line(entry: &LogEntry) -> String {
         facts.join(" ")
     );
     clean(text.trim_end()).replace('\n', " ")
+}
+
+/// `name=value` of what is short, also of what stands one level deeper.
+fn gather(value: &Value, depth: u32, facts: &mut Vec<String>) {
+    /// Said in the line's other columns.
+    const SAID: [&str; 5] = ["schema", "time", "actor", "kind", "index"];
+    const MOST: usize = 12;
+    let Value::Object(fields) = value else { return };
+    for (name, value) in fields.iter().filter(|(name, _)| depth > 0 || !SAID.contains(&name.as_str())) {
+        match value {
+            _ if facts.len() >= MOST => return,
+            Value::String(text) => facts.push(format!("{name}={}", text.chars().take(60).collect::<String>())),
+            Value::Number(number) => facts.push(format!("{name}={number}")),
+            Value::Bool(flag) => facts.push(format!("{name}={flag}")),
+            Value::Object(_) if depth == 0 => gather(value, 1, facts),
+            _ => {}
+        }
+    }
 }
 
 fn judge(context: &Context, report: &AuditReport, what: &str) -> Result<()> {
@@ -200,6 +206,7 @@ mod tests {
             serde_json::json!({"schema": 1, "session": "ses_7k2m9q4x", "reason": "a\nb\u{1b}[2J", "deep": {"x": 1}}),
         ));
         assert!(shown.contains("session.active") && shown.contains("session=ses_7k2m9q4x"), "{shown}");
+        assert!(shown.contains("x=1"), "{shown}");
         assert!(!shown.contains('\n') && !shown.contains('\u{1b}'), "{shown:?}");
     }
 

@@ -194,13 +194,17 @@ async fn ask(
     signals: &mut Signals,
 ) -> Result<Asked> {
     let work = async {
-        let found = plan::find(client, wish).await?;
-        plan::check_new(&found, wish)?;
-        let asset: AssetView = client.get(&item("assets", found.asset())).await?;
         let check = |asset: &AssetView| match way {
             Some(way) => preflight::clashes(&context.home, asset, way.native, way.iface.as_deref()),
             None => Ok(()),
         };
+        // A lane that is open already is told before everything else: its request is used, so none would be found.
+        if let Target::Asset(asset) = &wish.target {
+            check(&client.get(&item("assets", asset)).await?)?;
+        }
+        let found = plan::find(client, wish).await?;
+        plan::check_new(&found, wish)?;
+        let asset: AssetView = client.get(&item("assets", found.asset())).await?;
         check(&asset)?;
         let request = plan::approved(context, client, reporter, found, wish).await?;
         // The decision may have taken hours.
@@ -209,7 +213,10 @@ async fn ask(
     };
     match signals.or(Box::pin(work)).await {
         Ok(asked) => asked,
-        Err(signal) => Err(Failure::silent(signal.exit())),
+        Err(signal) => {
+            context.out.hint("stopped; a request that waits stays open: thinlane request ls");
+            Err(Failure::silent(signal.exit()))
+        }
     }
 }
 

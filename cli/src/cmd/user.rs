@@ -1,6 +1,6 @@
 //! People.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueHint};
 use serde_json::json;
@@ -90,7 +90,7 @@ pub async fn run(context: &Context, command: User) -> Result<()> {
             };
             let code: Code = client.post("/users", &body).await?;
             show_code(context, &code, add.out.as_deref(), false)?;
-            hint_setup(context, &body.user);
+            hint_setup(context, &body.user, add.out.as_deref());
             Ok(())
         }
         User::Ls => {
@@ -112,19 +112,20 @@ pub async fn run(context: &Context, command: User) -> Result<()> {
         User::Reset { login, out } => {
             let code: Code = client.post(&verb("users", &login, "reset"), &json!({})).await?;
             show_code(context, &code, out.as_deref(), false)?;
-            hint_setup(context, &login);
+            hint_setup(context, &login, out.as_deref());
             Ok(())
         }
     }
 }
 
 /// What the person has to run with the code.
-fn hint_setup(context: &Context, login: &Login) {
+fn hint_setup(context: &Context, login: &Login, file: Option<&Path>) {
     let pinned = context.home.read_ca().ok().flatten().map(|ca| crate::api::Fingerprint::of(&ca).to_string());
     if let (Ok(url), Some(fingerprint)) = (context.controller(), pinned) {
         context.out.hint(&format!(
-            "{login} runs: thinlane setup {} --ca-fingerprint {fingerprint} --user {login} --code-file FILE",
-            url.as_str().trim_end_matches('/')
+            "{login} runs: thinlane setup {} --ca-fingerprint {fingerprint} --user {login} --code-file {}",
+            url.as_str().trim_end_matches('/'),
+            file.unwrap_or(Path::new("FILE")).display()
         ));
     }
 }

@@ -66,7 +66,7 @@ fn the_configuration_reads_back_as_written() {
 
 #[test]
 fn an_unknown_key_is_refused_with_file_and_line() {
-    let failure = Config::parse("url = \"x\"\n\nurll = 1\n", Path::new("/c.toml")).err().expect("refused");
+    let failure = Config::parse("url = \"x\"\n\nurll = 1\n", Path::new("/c.toml")).expect_err("refused");
     assert!(failure.message.starts_with("/c.toml:3: "), "{}", failure.message);
     assert!(failure.message.contains("urll"), "{}", failure.message);
     assert_eq!(failure.exit, Exit::Usage);

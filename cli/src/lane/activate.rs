@@ -97,6 +97,7 @@ pub async fn bring_up(armed: &Armed, asset: &AssetName, iface: Option<&str>) -> 
         .map_err(|error| device_failed(&error))?;
     let mut link = Link::open().map_err(super::preflight::failed)?;
     link.add_address(&iface, told.address).map_err(super::preflight::failed)?;
+    super::preflight::unclaimed(&mut link, &iface, told.asset_address)?;
     link.add_route(&iface, told.asset_address).map_err(super::preflight::failed)?;
     Ok(Lane { device, events: inbox, session, iface })
 }

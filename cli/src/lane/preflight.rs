@@ -6,7 +6,7 @@ use thinlane_model::AssetName;
 use thinlane_wg::link::{Link, LinkError, Reach};
 use thinlane_wire::api::AssetView;
 
-use super::state::{self, parse_alias};
+use super::state::{self, LaneFile, parse_alias};
 use crate::failure::{Failure, Result};
 use crate::home::Home;
 
@@ -41,10 +41,8 @@ pub fn has_capability(status: &str, capability: u32) -> bool {
 
 /// Refuses a second lane to one asset, a name that is taken, and an address that leads elsewhere.
 pub fn clashes(home: &Home, asset: &AssetView, native: bool, iface: Option<&str>) -> Result<()> {
-    for lane in state::all(home)? {
-        if lane.asset == asset.asset && !lane.is_exported() && lane.holder.is_alive() {
-            return Err(second_lane(&asset.asset, &lane.name(), lane.iface.as_deref()));
-        }
+    if let Some(lane) = state::all(home)?.iter().find(|lane| holds(lane, &asset.asset)) {
+        return Err(second_lane(&asset.asset, &lane.name(), lane.iface.as_deref()));
     }
     let mut link = Link::open().map_err(failed)?;
     if let Some(name) = iface
@@ -71,6 +69,30 @@ pub fn clashes(home: &Home, asset: &AssetView, native: bool, iface: Option<&str>
         }
     }
     own_network(&mut link, asset, destination)
+}
+
+/// Refuses a lane beside another one to the same asset.
+pub fn only_one(home: &Home, own: &LaneFile) -> Result<()> {
+    let lanes = state::all(home)?;
+    match lanes.iter().find(|lane| lane.request != own.request && holds(lane, &own.asset)) {
+        Some(other) => Err(second_lane(&own.asset, &other.name(), other.iface.as_deref())),
+        None => Ok(()),
+    }
+}
+
+fn holds(lane: &LaneFile, asset: &AssetName) -> bool {
+    lane.asset == *asset && !lane.is_exported() && lane.holder.is_alive()
+}
+
+/// Refuses an address that another lane leads to: a route is moved silently, and with it what uses it.
+pub fn unclaimed(link: &mut Link, own: &str, destination: Ipv4Addr) -> Result<()> {
+    for interface in link.ours().map_err(failed)? {
+        if interface.name != own && link.routes(&interface.name).unwrap_or_default().contains(&(destination, 32)) {
+            return Err(Failure::failed(format!("{destination} leads into another lane, {}", interface.name))
+                .next("thinlane down   # closes what this person has open here"));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses an address that this machine itself has, or that it reaches the world through.

@@ -194,8 +194,8 @@ fn sentence(event: &LaneEvent<'_>) -> Option<String> {
         }
         LaneEvent::Extended { left, .. } => format!("extended: {} left", time::countdown(*left)),
         LaneEvent::Down { session, reason, detail } => {
-            let detail = detail.map(|detail| format!(" ({detail})")).unwrap_or_default();
-            format!("lane {session} is down: {reason}{detail}")
+            let detail = detail.map(|detail| format!(": {detail}")).unwrap_or_default();
+            format!("lane {session} is down, {reason}{detail}")
         }
     })
 }

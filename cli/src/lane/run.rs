@@ -12,7 +12,7 @@ use super::child::{self, Running, Surroundings};
 use super::hold::{self, Ending};
 use super::state::{Holder, LaneFile};
 use super::watch;
-use super::{LaneEvent, Reporter, Signal, Signals, leftovers};
+use super::{LaneEvent, Reporter, Signal, Signals, leftovers, preflight};
 use crate::api::Client;
 use crate::cmd::session;
 use crate::context::Context;
@@ -52,6 +52,11 @@ pub async fn run(
         holder: Holder::this()?,
     };
     file.write(&context.home)?;
+    // Two that began at the same moment see each other's files now.
+    if let Err(failure) = preflight::only_one(&context.home, &file) {
+        file.remove(&context.home);
+        return Err(failure);
+    }
     let life = {
         let (context, client, file) = (context.clone(), client.clone(), file.clone());
         tokio::spawn(Box::pin(async move { live(&context, &client, &reporter, plan, file, &mut signals).await }))
@@ -211,7 +216,7 @@ async fn finish(
             file.remove(&context.home);
             reporter.tell(&LaneEvent::Down { session, reason: reason.as_str(), detail: detail.as_deref() })?;
             stop(&mut command).await;
-            let detail = detail.map(|detail| format!(" ({detail})")).unwrap_or_default();
+            let detail = detail.map(|detail| format!(": {detail}")).unwrap_or_default();
             Err(over(session, &format!("{reason}{detail}")))
         }
         Ending::Expired => {
@@ -231,7 +236,7 @@ async fn finish(
 }
 
 fn over(session: SessionId, why: &str) -> Failure {
-    Failure::new(Exit::Ended, format!("session {session} is over: {why}"))
+    Failure::new(Exit::Ended, format!("session {session} is over, {why}"))
         .next(format!("thinlane session show {session}"))
 }
 

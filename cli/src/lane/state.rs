@@ -194,7 +194,7 @@ mod tests {
         let lane = lane(Holder::this().expect("a process"));
         lane.write(&home).expect("written");
         fs::write(home.lanes_dir().join("x.json"), "garbage").expect("written");
-        assert_eq!(all(&home).expect("one"), [lane.clone()]);
+        assert_eq!(all(&home).expect("one"), std::slice::from_ref(&lane));
         assert!(!home.lanes_dir().join("x.json").exists());
         lane.remove(&home);
         lane.remove(&home);
