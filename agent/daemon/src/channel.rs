@@ -81,14 +81,14 @@ impl Dialer {
 
     /// Hands a frame to the connection; one that takes nothing any more is given up.
     pub fn send(&mut self, frame: Bytes) {
-        if let Some(connection) = self.current.as_mut().filter(|connection| !connection.choked) {
-            if let Err(mpsc::error::TrySendError::Full(_)) = connection.out.try_send(frame) {
-                connection.choked = true;
-                connection.task.abort();
-                let told = (self.number, News::Closed("the connection takes nothing any more".into()));
-                let to_loop = self.to_loop.clone();
-                tokio::spawn(async move { to_loop.send(told).await });
-            }
+        if let Some(connection) = self.current.as_mut().filter(|connection| !connection.choked)
+            && let Err(mpsc::error::TrySendError::Full(_)) = connection.out.try_send(frame)
+        {
+            connection.choked = true;
+            connection.task.abort();
+            let told = (self.number, News::Closed("the connection takes nothing any more".into()));
+            let to_loop = self.to_loop.clone();
+            tokio::spawn(async move { to_loop.send(told).await });
         }
     }
 

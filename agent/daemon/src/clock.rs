@@ -35,7 +35,8 @@ pub fn now() -> Now {
 
 /// This boot's id, as the kernel tells it.
 pub fn boot_id() -> anyhow::Result<BootId> {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("cannot read the kernel's boot id")?;
+    let text =
+        std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("cannot read the kernel's boot id")?;
     text.parse().context("the kernel's boot id")
 }
 

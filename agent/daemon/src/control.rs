@@ -19,7 +19,9 @@ pub const MOST_LINE: u64 = 1024 * 1024;
 pub enum Ask {
     Status,
     /// Answered when every lane is closed.
-    Isolate { on: bool },
+    Isolate {
+        on: bool,
+    },
     /// Ends the daemon and every lane, for `cleanup`.
     Stop,
 }

@@ -163,8 +163,8 @@ impl Daemon {
             site: Site::new(site, saved, now),
             link: AgentLink::new(link, u64::from_le_bytes(seed), now),
             dialer: Dialer::new(identity.controller.clone(), tls),
-            executor: executor,
-            book: book,
+            executor,
+            book,
             names: Names::new(resolved),
             jumps: JumpWatch::default(),
             started: now.wall,
@@ -197,8 +197,7 @@ impl Daemon {
     /// When the loop must look up by itself.
     fn due(&self) -> Option<Boot> {
         let ending = self.ending.filter(|ending| ending.finished && !ending.told).map(|ending| ending.until);
-        let own =
-            [self.denied_due, self.renew_due, self.sweep_due, self.device_retry, self.waiting.due(), ending];
+        let own = [self.denied_due, self.renew_due, self.sweep_due, self.device_retry, self.waiting.due(), ending];
         let site = self.site.poll_timeout().map(|at| at - LEAD);
         own.into_iter().chain([self.link.poll_timeout(), site]).flatten().min()
     }

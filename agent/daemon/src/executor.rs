@@ -80,7 +80,11 @@ impl Executor {
         // Bounded by the jobs: each has one answer.
         let (to_loop, answers) = mpsc::unbounded_channel();
         let run = move || bench.run(&inbox, &to_loop);
-        std::thread::Builder::new().name("kernel".into()).stack_size(STACK).spawn(run).context("cannot start a thread")?;
+        std::thread::Builder::new()
+            .name("kernel".into())
+            .stack_size(STACK)
+            .spawn(run)
+            .context("cannot start a thread")?;
         Ok((Self { jobs }, answers))
     }
 

@@ -79,15 +79,7 @@ impl Dirs {
 
     /// Every file that the agent makes in `run`.
     pub fn run_files(&self) -> [PathBuf; 7] {
-        [
-            self.socket(),
-            self.state(),
-            self.lane_keys(),
-            self.traces(),
-            self.forwarding(),
-            self.intent(),
-            self.lock(),
-        ]
+        [self.socket(), self.state(), self.lane_keys(), self.traces(), self.forwarding(), self.intent(), self.lock()]
     }
 }
 
@@ -125,8 +117,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     // The pid keeps a command and the daemon from writing into one temporary file.
     let temporary = parent.join(format!(".{name}.{}", std::process::id()));
     let written = (|| {
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         // An older temporary file may have been left with another mode.
         file.set_permissions(fs::Permissions::from_mode(0o600))?;
         file.write_all(bytes)?;

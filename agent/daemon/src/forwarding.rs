@@ -38,9 +38,12 @@ impl Forwarding {
     }
 
     fn at(root: PathBuf, record: PathBuf) -> anyhow::Result<Self> {
-        let read = files::read_bounded(&record, 64 * 1024).with_context(|| format!("cannot read {}", record.display()))?;
+        let read =
+            files::read_bounded(&record, 64 * 1024).with_context(|| format!("cannot read {}", record.display()))?;
         let changed = match read {
-            Some(bytes) => serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", record.display()))?,
+            Some(bytes) => {
+                serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", record.display()))?
+            }
             None => Changed::default(),
         };
         Ok(Self { root, record, changed })
@@ -136,7 +139,8 @@ mod tests {
         std::fs::write(dir.path().join("ip_forward"), format!("{global}\n")).expect("written");
         for (iface, value) in ifaces {
             std::fs::create_dir_all(dir.path().join("conf").join(iface)).expect("made");
-            std::fs::write(dir.path().join("conf").join(iface).join("forwarding"), format!("{value}\n")).expect("written");
+            std::fs::write(dir.path().join("conf").join(iface).join("forwarding"), format!("{value}\n"))
+                .expect("written");
         }
         let forwarding = Forwarding::at(dir.path().into(), dir.path().join("record.json")).expect("reads");
         (dir, forwarding)

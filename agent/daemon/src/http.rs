@@ -110,7 +110,8 @@ fn framing<'a>(lines: impl Iterator<Item = &'a str>) -> Result<Framing, HttpErro
         let (name, value) = line.split_once(':').ok_or(HttpError::Malformed("a header without a colon"))?;
         let value = value.trim();
         let framing = if name.eq_ignore_ascii_case("content-length") {
-            let length: usize = value.parse().map_err(|_| HttpError::Malformed("a content length that is no number"))?;
+            let length: usize =
+                value.parse().map_err(|_| HttpError::Malformed("a content length that is no number"))?;
             if length > MOST_BODY {
                 return Err(HttpError::Long(MOST_BODY));
             }

@@ -152,7 +152,10 @@ impl Identity {
             grant_keys: grant_keys(&kept.grant_keys)?,
             log_key: kept.log_key.parse().context("the log's key")?,
         };
-        ensure!(public_of(&identity.certificate)? == identity.key.public(), "certificate and key do not belong together");
+        ensure!(
+            public_of(&identity.certificate)? == identity.key.public(),
+            "certificate and key do not belong together"
+        );
         Ok(identity)
     }
 

@@ -410,12 +410,16 @@ impl Kernel {
     /// A flowtable that would carry a lane's packets past its rules, in a sentence; `None`: there is none.
     pub fn offload(&mut self) -> anyhow::Result<Option<String>> {
         let tables = self.nft.flowtables()?;
-        let ours = |device: &String| device.starts_with("tl-") || device == INTERFACE || self.intent.lan.contains(device);
+        let ours =
+            |device: &String| device.starts_with("tl-") || device == INTERFACE || self.intent.lan.contains(device);
         // Without a known LAN any flowtable might touch it.
         let touches = |devices: &[String]| self.intent.lan.is_empty() || devices.iter().any(ours);
         let found = tables.iter().find(|table| touches(&table.devices));
         Ok(found.map(|found| {
-            format!("flow offload (flowtable {} of table {}) would carry lanes past their rules", found.name, found.table)
+            format!(
+                "flow offload (flowtable {} of table {}) would carry lanes past their rules",
+                found.name, found.table
+            )
         }))
     }
 

@@ -76,9 +76,7 @@ enum Command {
     /// The site's own switch: closes every lane and lets none be opened; nothing remote can override it.
     Isolate(cmd::isolate::IsolateArgs),
     /// Prints a completion script.
-    Completions {
-        shell: clap_complete::Shell,
-    },
+    Completions { shell: clap_complete::Shell },
     /// Writes the manual pages into a directory.
     Man {
         #[arg(value_name = "DIR")]

@@ -27,7 +27,12 @@ pub fn load(dirs: &Dirs) -> anyhow::Result<Option<SavedState>> {
 /// The lanes that may stand by this state: signed by the controller, of this `boot`, and not over.
 ///
 /// The second list says which ones claim to be open without that.
-pub fn live(state: &SavedState, verifier: &GrantVerifier, boot: BootId, now: Boot) -> (BTreeMap<SessionId, Grant>, Vec<String>) {
+pub fn live(
+    state: &SavedState,
+    verifier: &GrantVerifier,
+    boot: BootId,
+    now: Boot,
+) -> (BTreeMap<SessionId, Grant>, Vec<String>) {
     let mut live = BTreeMap::new();
     let mut wrong = Vec::new();
     if state.boot != boot {

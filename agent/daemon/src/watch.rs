@@ -109,8 +109,7 @@ impl DeniedBook {
             port: kind.port,
             packets,
         };
-        let report =
-            DeniedReport { flows: pages.kinds.into_iter().map(flow).collect(), not_reported: pages.unlisted };
+        let report = DeniedReport { flows: pages.kinds.into_iter().map(flow).collect(), not_reported: pages.unlisted };
         (!report.flows.is_empty() || report.not_reported > 0).then_some(report)
     }
 }

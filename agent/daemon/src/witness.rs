@@ -69,7 +69,9 @@ impl Witness {
     /// A damaged file is an error and not forgotten: forgetting is what a rollback needs.
     pub fn load(path: PathBuf, log: Verifier) -> anyhow::Result<Self> {
         let read = files::read_bounded(&path, MOST).with_context(|| format!("cannot read {}", path.display()))?;
-        let damaged = || format!("{} is damaged; remove it only if the log was checked with `thinlane audit verify`", path.display());
+        let damaged = || {
+            format!("{} is damaged; remove it only if the log was checked with `thinlane audit verify`", path.display())
+        };
         let kept = match read {
             Some(bytes) => Some(serde_json::from_slice::<Kept>(&bytes).with_context(damaged)?),
             None => None,

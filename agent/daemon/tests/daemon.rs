@@ -34,7 +34,11 @@ fn started(lab: &Lab) -> Daemon {
 
 fn checks_out(lab: &Lab) {
     let report = lab.agent(&["check", "--json"]);
-    assert!(report.status.success(), "{report:?}\n{}", sh(&format!("ip netns exec {} nft list table inet thinlane", lab.gateway)));
+    assert!(
+        report.status.success(),
+        "{report:?}\n{}",
+        sh(&format!("ip netns exec {} nft list table inet thinlane", lab.gateway))
+    );
 }
 
 #[test]
@@ -138,7 +142,11 @@ fn expiry_ends_the_lane_on_time_and_an_extension_moves_it() {
         std::thread::sleep(Duration::from_millis(10));
     }
     let early = last.until(session.deadline);
-    assert!(last <= session.deadline + Span::from_millis(20), "the last answer came at {last:?}, the end was {:?}", session.deadline);
+    assert!(
+        last <= session.deadline + Span::from_millis(20),
+        "the last answer came at {last:?}, the end was {:?}",
+        session.deadline
+    );
     assert!(early < Span::from_millis(500), "it ended {early} early");
     let record = lab.controller.closing(session.id);
     assert_eq!((record.reason, record.verified), (EndReason::Expired, true));
@@ -193,8 +201,20 @@ fn the_sites_own_switch_closes_everything_and_nothing_remote_opens_it() {
 fn a_lane_closes_after_a_crash_between_any_two_steps_and_the_record_arrives() {
     let lab = Lab::new();
     let steps = [
-        "rebuild-base", "keys", "open-device", "add-route", "open-lane", "read-back", "shut-device", "close-lane",
-        "remove-peer", "drop-flows", "remove-route", "read-back-closed", "sign-closing", "persist",
+        "rebuild-base",
+        "keys",
+        "open-device",
+        "add-route",
+        "open-lane",
+        "read-back",
+        "shut-device",
+        "close-lane",
+        "remove-peer",
+        "drop-flows",
+        "remove-route",
+        "read-back-closed",
+        "sign-closing",
+        "persist",
     ];
     started(&lab).kill();
     for (step, number) in steps.iter().zip(1..) {
@@ -273,7 +293,8 @@ fn a_log_that_is_rolled_back_is_reported_also_after_a_restart() {
     let checkpoint = |size: usize| {
         let root = thinlane_tlog::root_of(&leaves[..size]);
         let signer = thinlane_tlog::Signer::new("log.example", lab::controller::log_key()).expect("a name");
-        let signed = thinlane_tlog::Checkpoint::new("log.example", size as u64, root).expect("well formed").sign(&signer);
+        let signed =
+            thinlane_tlog::Checkpoint::new("log.example", size as u64, root).expect("well formed").sign(&signer);
         let note = signed.expect("signed").note().to_string();
         FromController::Checkpoint(Checkpoint { note, consistency: Vec::new(), from_size: 0 })
     };

@@ -119,4 +119,3 @@ fn remove_interfaces() -> anyhow::Result<()> {
     }
     Ok(())
 }
-

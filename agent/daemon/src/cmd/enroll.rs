@@ -74,9 +74,9 @@ fn read_code(args: &Enroll) -> Result<Zeroizing<String>, Failure> {
         bytes
     } else {
         let path = args.token_file.display();
-        files::read_bounded(&args.token_file, MOST_CODE)
-            .with_context(|| format!("cannot read {path}"))?
-            .ok_or_else(|| Failure::new(format_args!("there is no {path}")).next("make a code: thinlane site token NAME"))?
+        files::read_bounded(&args.token_file, MOST_CODE).with_context(|| format!("cannot read {path}"))?.ok_or_else(
+            || Failure::new(format_args!("there is no {path}")).next("make a code: thinlane site token NAME"),
+        )?
     };
     let text = Zeroizing::new(String::from_utf8(bytes).map_err(|_| Failure::new("the code is not text"))?);
     let code = match serde_json::from_str::<serde_json::Value>(&text) {
@@ -122,7 +122,8 @@ pub async fn exchange(controller: &Endpoint, expected: Fingerprint, code: &str) 
     let authority = controller.to_string();
     let posted = http::post_json(&mut stream, &authority, "/api/v1/enrol", &body);
     let answer = timeout(STEP, posted).await;
-    let answer = answer.map_err(|_| unreachable(&"no answer to the enrolment"))?.map_err(|error| unreachable(&error))?;
+    let answer =
+        answer.map_err(|_| unreachable(&"no answer to the enrolment"))?.map_err(|error| unreachable(&error))?;
     if !(200..300).contains(&answer.status) {
         return Err(denied(answer.status, &answer.body));
     }

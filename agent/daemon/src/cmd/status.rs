@@ -102,7 +102,10 @@ fn print(status: &Status) {
         println!("lanes        none");
         return;
     }
-    println!("\n{:<14}{:<18}{:<18}{:<10}{:<22}{:>10}{:>12}{:>12}{:>8}", "SESSION", "ASSET", "TASK", "STATE", "TO", "LEFT", "UP", "DOWN", "DENIED");
+    println!(
+        "\n{:<14}{:<18}{:<18}{:<10}{:<22}{:>10}{:>12}{:>12}{:>8}",
+        "SESSION", "ASSET", "TASK", "STATE", "TO", "LEFT", "UP", "DOWN", "DENIED"
+    );
     for lane in &status.lanes {
         println!(
             "{:<14}{:<18}{:<18}{:<10}{:<22}{:>10}{:>12}{:>12}{:>8}",

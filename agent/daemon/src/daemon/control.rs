@@ -213,7 +213,6 @@ pub fn input_is_on(path: &std::path::Path) -> bool {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

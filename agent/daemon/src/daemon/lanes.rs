@@ -109,7 +109,8 @@ impl Daemon {
                 self.take_drift(drift, now);
             }
             Answer::Offload(found) => {
-                self.offload = found.unwrap_or_else(|error| Some(format!("flow offload cannot be ruled out: {error:#}")));
+                self.offload =
+                    found.unwrap_or_else(|error| Some(format!("flow offload cannot be ruled out: {error:#}")));
                 self.tell_readiness(now);
             }
             Answer::Device(Ok(())) => {

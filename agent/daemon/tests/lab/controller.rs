@@ -14,8 +14,8 @@ use sha2::{Digest, Sha256};
 use thinlane_model::{BootId, SessionId, SiteId, Span, Wall};
 use thinlane_wire::api::{Enrol, Enrolled, ErrorBody, ErrorCode, Schema};
 use thinlane_wire::{
-    AgentFrame, Armed, ClosingRecord, FrameDecoder, FromAgent, FromController, GrantSigner, Hello, RenewAnswer, SignedGrant,
-    Snapshot, Welcome, Withdrawn,
+    AgentFrame, Armed, ClosingRecord, FrameDecoder, FromAgent, FromController, GrantSigner, Hello, RenewAnswer,
+    SignedGrant, Snapshot, Welcome, Withdrawn,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};

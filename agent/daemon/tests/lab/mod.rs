@@ -70,13 +70,8 @@ impl Lab {
              ip netns exec {g} sysctl -qw net.ipv4.ip_forward=0"
         ));
         let controller = Controller::start(&g);
-        let lab = Self {
-            engineer: e,
-            gateway: g,
-            device: d,
-            files: tempfile::tempdir().expect("a directory"),
-            controller,
-        };
+        let lab =
+            Self { engineer: e, gateway: g, device: d, files: tempfile::tempdir().expect("a directory"), controller };
         std::fs::write(lab.files.path().join("code"), "right\n").expect("written");
         let enrolled = lab.enroll("right", None);
         assert!(enrolled.status.success(), "{enrolled:?}");

@@ -15,7 +15,8 @@ async fn controller() -> (Endpoint, Fingerprint) {
     let fingerprint = Fingerprint::of(&authority.certificate);
     let key = KeyPair::generate().expect("a key");
     let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
-    let chain = vec![params.signed_by(&key, &authority.issuer).expect("signed").der().clone(), authority.certificate.clone()];
+    let chain =
+        vec![params.signed_by(&key, &authority.issuer).expect("signed").der().clone(), authority.certificate.clone()];
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -44,10 +45,10 @@ async fn request<S: AsyncReadExt + Unpin>(stream: &mut S) -> Enrol {
         stream.read_buf(&mut bytes).await.expect("a request");
         let text = String::from_utf8_lossy(&bytes);
         assert!(text.is_empty() || text.starts_with("POST /api/v1/enrol HTTP/1.1\r\n"), "{text}");
-        if let Some(end) = text.find("\r\n\r\n") {
-            if let Ok(request) = serde_json::from_slice(&bytes[end + 4..]) {
-                return request;
-            }
+        if let Some(end) = text.find("\r\n\r\n")
+            && let Ok(request) = serde_json::from_slice(&bytes[end + 4..])
+        {
+            return request;
         }
     }
 }
