@@ -79,11 +79,9 @@ impl Dir {
         let path = &self.0;
         let meta = match fs::metadata(path) {
             Ok(meta) => meta,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => bail!(
-                "there is no {} (next: `thinlane-controller init --dir {}`)",
-                path.display(),
-                path.display()
-            ),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                bail!("there is no {} (next: `thinlane-controller init --dir {}`)", path.display(), path.display())
+            }
             Err(error) => bail!("cannot use {}: {error}", path.display()),
         };
         if !meta.is_dir() {

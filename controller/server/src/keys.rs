@@ -20,7 +20,9 @@ pub fn create(path: &Path) -> Result<SigningKey> {
 /// Reads a key.
 pub fn load(path: &Path) -> Result<SigningKey> {
     let text = read_text(path)?;
-    let bytes = Zeroizing::new(BASE64.decode(text.trim().as_bytes()).with_context(|| format!("{} is no key", path.display()))?);
-    let seed: [u8; 32] = bytes.as_slice().try_into().map_err(|_| anyhow!("{} is no key of 32 bytes", path.display()))?;
+    let bytes =
+        Zeroizing::new(BASE64.decode(text.trim().as_bytes()).with_context(|| format!("{} is no key", path.display()))?);
+    let seed: [u8; 32] =
+        bytes.as_slice().try_into().map_err(|_| anyhow!("{} is no key of 32 bytes", path.display()))?;
     Ok(SigningKey::from_bytes(&Zeroizing::new(seed)))
 }

@@ -91,7 +91,13 @@ impl Shared {
         let _ = begin.send(());
     }
 
-    async fn shake_hands(self: Arc<Self>, stream: TcpStream, from: SocketAddr, number: u64, stop: watch::Receiver<bool>) {
+    async fn shake_hands(
+        self: Arc<Self>,
+        stream: TcpStream,
+        from: SocketAddr,
+        number: u64,
+        stop: watch::Receiver<bool>,
+    ) {
         let ip = from.ip().to_canonical();
         let shaken = tokio::time::timeout(HANDSHAKE_TIME, async {
             let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;

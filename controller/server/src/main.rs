@@ -54,7 +54,8 @@ fn dispatch(cli: Cli) -> Result<Exit> {
             clap_complete::generate(shell, &mut Cli::command(), "thinlane-controller", &mut std::io::stdout());
         }
         Command::Man { dir } => {
-            clap_mangen::generate_to(Cli::command(), &dir).with_context(|| format!("cannot write into {}", dir.display()))?;
+            clap_mangen::generate_to(Cli::command(), &dir)
+                .with_context(|| format!("cannot write into {}", dir.display()))?;
         }
         Command::Version if json => {
             println!("{}", serde_json::json!({"schema": 1, "version": env!("CARGO_PKG_VERSION")}));

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use thinlane_policy::PolicyState;
+use thinlane_policy::{PolicyError, PolicyState, Problem};
 
 use crate::dir::write_public;
 
@@ -45,17 +45,20 @@ pub fn read_cases(dir: &Path) -> Result<Vec<(String, String)>> {
 /// Loads the policy of a directory; what cannot be read is an invalid policy, too.
 pub fn load(dir: &Path) -> PolicyState {
     match read(dir) {
+        Ok(files) if files.is_empty() => invalid(dir, Problem::Missing { what: "a policy file (*.toml)" }),
         Ok(files) => PolicyState::load(&files),
-        Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "the policy cannot be read");
-            // No file at all is an invalid policy, and says so.
-            PolicyState::load::<&str, &str>(&[])
-        }
+        Err(error) => invalid(dir, Problem::Toml(format!("{error:#}"))),
     }
 }
 
+fn invalid(dir: &Path, problem: Problem) -> PolicyState {
+    let file = dir.display().to_string();
+    PolicyState::Invalid(vec![PolicyError { file, line: 0, key: String::new(), problem }])
+}
+
 fn read_files(dir: &Path) -> Result<Vec<(String, String)>> {
-    let mut paths: Vec<PathBuf> = fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
+    let mut paths: Vec<PathBuf> =
+        fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml") && path.is_file());
     paths.sort();
     if paths.len() > MOST_FILES {

@@ -57,7 +57,8 @@ pub fn backup(dir: &Path, bundle: &[Bundled], to: &Path) -> Result<(), BackupErr
 }
 
 fn fill(reader: &Reader, dir: &Path, bundle: &[Bundled], to: &Path) -> Result<(), BackupError> {
-    let mut copy = Connection::open_with_flags(to, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let mut copy =
+        Connection::open_with_flags(to, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     // All pages in one step: a reader's snapshot in write-ahead mode, which the writer does not wait for.
     Backup::new(reader.connection(), &mut copy)?.run_to_completion(i32::MAX, std::time::Duration::ZERO, None)?;
     copy.pragma_update_and_check(None, "journal_mode", "DELETE", |row| row.get::<_, String>(0))?;
@@ -87,7 +88,10 @@ fn fill(reader: &Reader, dir: &Path, bundle: &[Bundled], to: &Path) -> Result<()
 /// The copy is a roll-back: gateways that remember a newer checkpoint will say so.
 pub fn restore(from: &Path, dir: &Path) -> Result<(), BackupError> {
     let source = open_backup(from)?;
-    fs::DirBuilder::new().recursive(true).create(dir).map_err(|source| BackupError::Io { path: dir.to_owned(), source })?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .create(dir)
+        .map_err(|source| BackupError::Io { path: dir.to_owned(), source })?;
     fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
         .map_err(|source| BackupError::Io { path: dir.to_owned(), source })?;
     let _lock = DirLock::take(dir)?;
@@ -106,7 +110,8 @@ pub fn restore(from: &Path, dir: &Path) -> Result<(), BackupError> {
     let fresh = dir.join("thinlane.db.restoring");
     let _ = fs::remove_file(&fresh);
     create_private(&fresh)?;
-    let mut copy = Connection::open_with_flags(&fresh, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let mut copy =
+        Connection::open_with_flags(&fresh, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     Backup::new(&source, &mut copy)?.run_to_completion(i32::MAX, std::time::Duration::ZERO, None)?;
     copy.execute_batch("DROP TABLE bundle; VACUUM")?;
     copy.close().map_err(|(_, error)| error)?;
@@ -144,6 +149,7 @@ fn put_file(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), BackupError> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(io)?;
     }
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode | 0o400).open(path).map_err(io)?;
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(mode | 0o400).open(path).map_err(io)?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(io)
 }

@@ -85,7 +85,8 @@ impl Store {
         let first = self.proofs.size();
         let tx = self.db.transaction().map_err(disposition)?;
         {
-            let mut entry = tx.prepare_cached("INSERT INTO entries (idx, json, leaf) VALUES (?1, ?2, ?3)").map_err(disposition)?;
+            let mut entry =
+                tx.prepare_cached("INSERT INTO entries (idx, json, leaf) VALUES (?1, ?2, ?3)").map_err(disposition)?;
             for json in batch.iter().flat_map(|one| &one.entries) {
                 let leaf = leaf_hash(json);
                 let index = i64::try_from(self.proofs.size()).expect("a log of 2^63 entries fits no disk");
@@ -116,9 +117,7 @@ impl Store {
 
     /// Deletes secrets whose time passed before `now` (wall clock, milliseconds); answers how many.
     pub fn drop_expired_secrets(&mut self, now: i64) -> Result<usize, CommitError> {
-        self.db
-            .execute("DELETE FROM secrets WHERE expires IS NOT NULL AND expires < ?1", [now])
-            .map_err(disposition)
+        self.db.execute("DELETE FROM secrets WHERE expires IS NOT NULL AND expires < ?1", [now]).map_err(disposition)
     }
 }
 
@@ -128,9 +127,7 @@ fn change_rows(tx: &Transaction<'_>, rows: &[RowChange]) -> Result<(), rusqlite:
             Some(doc) => tx
                 .prepare_cached("INSERT OR REPLACE INTO rows (kind, id, doc) VALUES (?1, ?2, ?3)")?
                 .execute(params![kind, id, doc.to_string()])?,
-            None => tx
-                .prepare_cached("DELETE FROM rows WHERE kind = ?1 AND id = ?2")?
-                .execute(params![kind, id])?,
+            None => tx.prepare_cached("DELETE FROM rows WHERE kind = ?1 AND id = ?2")?.execute(params![kind, id])?,
         };
     }
     Ok(())
@@ -142,9 +139,7 @@ fn change_secrets(tx: &Transaction<'_>, secrets: &[SecretChange]) -> Result<(), 
             Some(doc) => tx
                 .prepare_cached("INSERT OR REPLACE INTO secrets (kind, id, doc, expires) VALUES (?1, ?2, ?3, ?4)")?
                 .execute(params![kind, id, doc, expires])?,
-            None => tx
-                .prepare_cached("DELETE FROM secrets WHERE kind = ?1 AND id = ?2")?
-                .execute(params![kind, id])?,
+            None => tx.prepare_cached("DELETE FROM secrets WHERE kind = ?1 AND id = ?2")?.execute(params![kind, id])?,
         };
     }
     Ok(())

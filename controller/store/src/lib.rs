@@ -22,7 +22,7 @@ mod read;
 mod schema;
 mod verify;
 
-pub use backup::{Bundled, BackupError, backup, restore};
+pub use backup::{BackupError, Bundled, backup, restore};
 pub use commit::{CommitError, Committed, RowChange, SecretChange, Tx};
 pub use open::{DATABASE, DirLock, LOG_KEY, OpenError, Store};
 pub use proof::Proofs;

@@ -29,9 +29,14 @@ pub enum OpenError {
     InUse { dir: PathBuf, holder: String },
     #[error("{} is no database of a controller", .0.display())]
     Foreign(PathBuf),
-    #[error("the database has schema {found}, this program knows up to {}: use the newer program that wrote it", schema::VERSION)]
+    #[error(
+        "the database has schema {found}, this program knows up to {}: use the newer program that wrote it",
+        schema::VERSION
+    )]
     Newer { found: i32 },
-    #[error("the log in the database has a gap after entry {0}: run `thinlane audit verify --dir`, then restore a backup")]
+    #[error(
+        "the log in the database has a gap after entry {0}: run `thinlane audit verify --dir`, then restore a backup"
+    )]
     Gap(u64),
     #[error("cannot use {}: {source}", .path.display())]
     Io { path: PathBuf, source: std::io::Error },
@@ -98,7 +103,7 @@ impl Store {
             }
             Err(error) => return Err(io(error)),
         }
-        let mut db = connect(&path)?;
+        let mut db = connect(&path).map_err(|error| named(error, &path))?;
         db.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))?;
         schema::migrate(&mut db, 0)?;
         write_log_key(dir, &signer)?;
@@ -113,7 +118,7 @@ impl Store {
             return Err(OpenError::Missing(dir.to_owned()));
         }
         let lock = DirLock::take(dir)?;
-        let mut db = connect(&path)?;
+        let mut db = connect(&path).map_err(|error| named(error, &path))?;
         let version = check(&db, &path)?;
         db.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))?;
         schema::migrate(&mut db, version)?;
@@ -150,18 +155,21 @@ fn connect(path: &Path) -> Result<Connection, rusqlite::Error> {
 
 /// Whether the file is ours and not from the future; answers its schema's version.
 pub(crate) fn check(db: &Connection, path: &Path) -> Result<i32, OpenError> {
-    let foreign = || OpenError::Foreign(path.to_owned());
-    let id: i32 = db.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(|error| {
-        match error.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::NotADatabase) => foreign(),
-            _ => OpenError::Database(error),
-        }
-    })?;
+    let id: i32 =
+        db.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(|error| named(error, path))?;
     if id != schema::APPLICATION_ID {
-        return Err(foreign());
+        return Err(OpenError::Foreign(path.to_owned()));
     }
     let version: i32 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if version > schema::VERSION { Err(OpenError::Newer { found: version }) } else { Ok(version) }
+}
+
+/// A file that is no database at all is ours least of all.
+fn named(error: rusqlite::Error, path: &Path) -> OpenError {
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::NotADatabase) => OpenError::Foreign(path.to_owned()),
+        _ => OpenError::Database(error),
+    }
 }
 
 pub(crate) fn load_tree(db: &Connection) -> Result<Proofs, OpenError> {
@@ -180,13 +188,10 @@ pub(crate) fn load_tree(db: &Connection) -> Result<Proofs, OpenError> {
 fn write_log_key(dir: &Path, signer: &Signer) -> Result<(), OpenError> {
     let path = dir.join(LOG_KEY);
     let io = |source| OpenError::Io { path: path.clone(), source };
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&path).map_err(io)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&path).map_err(io)?;
     writeln!(file, "{}", signer.verifier()).and_then(|()| file.sync_all()).map_err(io)
 }
 
 pub(crate) fn sync_dir(dir: &Path) -> Result<(), OpenError> {
-    File::open(dir)
-        .and_then(|open| open.sync_all())
-        .map_err(|source| OpenError::Io { path: dir.to_owned(), source })
+    File::open(dir).and_then(|open| open.sync_all()).map_err(|source| OpenError::Io { path: dir.to_owned(), source })
 }

@@ -67,7 +67,10 @@ impl Reader {
             // A copy on a read-only medium: write-ahead mode needs its index file beside it, unless the file
             // is declared to stay as it is.
             Err(OpenError::Database(error))
-                if matches!(error.sqlite_error_code(), Some(rusqlite::ErrorCode::CannotOpen | rusqlite::ErrorCode::ReadOnly)) =>
+                if matches!(
+                    error.sqlite_error_code(),
+                    Some(rusqlite::ErrorCode::CannotOpen | rusqlite::ErrorCode::ReadOnly)
+                ) =>
             {
                 let uri = format!("file:{}?immutable=1", escape(&path));
                 let db = Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI)?;
@@ -123,7 +126,11 @@ impl Reader {
         let mut all = self.db.prepare("SELECT idx, json, leaf FROM entries ORDER BY idx")?;
         let mut rows = all.query([])?;
         while let Some(row) = rows.next()? {
-            each(row.get(0)?, row.get_ref(1)?.as_bytes().unwrap_or_default(), row.get_ref(2)?.as_bytes().unwrap_or_default());
+            each(
+                row.get(0)?,
+                row.get_ref(1)?.as_bytes().unwrap_or_default(),
+                row.get_ref(2)?.as_bytes().unwrap_or_default(),
+            );
         }
         Ok(())
     }
@@ -137,7 +144,8 @@ impl Store {
 
     /// All secrets of one kind.
     pub fn secrets(&self, kind: &str) -> Result<Vec<SecretRow>, ReadError> {
-        let mut all = self.db.prepare_cached("SELECT kind, id, doc, expires FROM secrets WHERE kind = ?1 ORDER BY id")?;
+        let mut all =
+            self.db.prepare_cached("SELECT kind, id, doc, expires FROM secrets WHERE kind = ?1 ORDER BY id")?;
         let found = all
             .query_map([kind], |row| {
                 Ok(SecretRow { kind: row.get(0)?, id: row.get(1)?, doc: row.get(2)?, expires: row.get(3)? })
@@ -171,9 +179,8 @@ fn entry(row: &SqlRow<'_>) -> Result<Entry, rusqlite::Error> {
 }
 
 fn checkpoint(db: &Connection) -> Result<Option<String>, ReadError> {
-    let newest = db
-        .query_row("SELECT note FROM checkpoints ORDER BY size DESC LIMIT 1", [], |row| row.get(0))
-        .optional()?;
+    let newest =
+        db.query_row("SELECT note FROM checkpoints ORDER BY size DESC LIMIT 1", [], |row| row.get(0)).optional()?;
     Ok(newest)
 }
 

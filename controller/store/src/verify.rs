@@ -122,8 +122,7 @@ fn compare_rows(reader: &Reader, world: &World, problems: &mut Vec<Problem>) -> 
         }
         Err(error) => return Err(error),
     };
-    let mut told: BTreeMap<(String, String), Value> =
-        world.rows().map(|(key, doc)| ((key.kind.to_string(), key.id), doc)).collect();
+    let mut told = documents(world);
     for row in stored {
         match told.remove(&(row.kind.clone(), row.id.clone())) {
             Some(doc) if doc == row.doc => {}
@@ -134,7 +133,10 @@ fn compare_rows(reader: &Reader, world: &World, problems: &mut Vec<Problem>) -> 
             None => messages.push(format!("the row {} {} was added: the log does not know it", row.kind, row.id)),
         }
     }
-    messages.extend(told.into_keys().map(|(kind, id)| format!("the row {kind} {id} was deleted: the log has it")));
+    // What an empty world has as well may be missing: it was never changed, so never written.
+    let never: BTreeMap<(String, String), Value> = documents(&World::new());
+    let deleted = told.into_iter().filter(|(key, doc)| never.get(key) != Some(doc));
+    messages.extend(deleted.map(|((kind, id), _)| format!("the row {kind} {id} was deleted: the log has it")));
     let more = messages.len().saturating_sub(MOST_ROWS);
     messages.truncate(MOST_ROWS);
     if more > 0 {
@@ -142,6 +144,10 @@ fn compare_rows(reader: &Reader, world: &World, problems: &mut Vec<Problem>) -> 
     }
     problems.extend(messages.into_iter().map(|message| Problem { kind: "rows", index: None, message }));
     Ok(())
+}
+
+fn documents(world: &World) -> BTreeMap<(String, String), Value> {
+    world.rows().map(|(key, doc)| ((key.kind.to_string(), key.id), doc)).collect()
 }
 
 /// The name of the first member in which two documents differ.

@@ -214,6 +214,34 @@ fn a_flood_of_bogus_initiations_costs_little_and_starves_no_end() {
 }
 
 #[test]
+fn a_flood_is_searched_for_in_bounds_also_when_no_session_waits() {
+    let mut world = World::connected();
+    for n in 2..=100u8 {
+        let (e, g) = (u16::from(n) * 2 + 1, u16::from(n) * 2);
+        let (engineer, gateway) = (at(1000 + u16::from(n)), at(2000 + u16::from(n)));
+        let (i, r) = (100 + u32::from(n), 300 + u32::from(n));
+        world.relay.open(session(n), key(e), Some(key(g)), END).expect("room");
+        world.send(gateway, &initiation(key(e), 600, 1)).expect_err("nobody there yet");
+        world.send(engineer, &initiation(key(g), i, 1)).expect("forwarded");
+        world.send(gateway, &response(key(e), r, i)).expect("answered");
+        world.send(engineer, &data(r, 0)).expect("completed");
+    }
+    assert!(world.relay.waiting.is_empty());
+    let bogus = initiation(key(9999), 1, 1);
+    let flood = |world: &mut World| {
+        let from = |n: u32| SocketAddr::from(([10, 1, (n >> 8) as u8, n as u8], 1000));
+        (0..20_000).filter(|n| world.send(from(*n), &bogus) == Err(DropReason::UnknownKey)).count()
+    };
+    world.wait(10_000);
+    assert_eq!(flood(&mut world), 1000, "200 keys each, 200 000 a second");
+    // Whoever moved is one of many strangers now, unless it is heard first.
+    assert_eq!(world.send(at(5), &initiation(key(GATEWAY), 11, 50)), Err(DropReason::Overload));
+    world.send(at(5), &data(20, 9)).expect("the engineer's data");
+    assert_eq!(world.send(at(5), &initiation(key(GATEWAY), 11, 51)), Ok(vec![2]));
+    assert_eq!(world.send(at(1), &initiation(key(GATEWAY), 12, 52)), Ok(vec![2]));
+}
+
+#[test]
 fn one_source_cannot_use_up_the_searches_of_others() {
     let mut world = World::connected();
     for n in 2..=200u8 {

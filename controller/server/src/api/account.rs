@@ -66,10 +66,9 @@ pub async fn show(State(app): State<App>, caller: Caller, name: Name) -> Answer<
                 return Err(ErrorBody::new(ErrorCode::Forbidden, "other people's accounts are not shown to you")
                     .next("ask an admin"));
             }
-            state
-                .world()
-                .user_view(&login, crate::clock::wall())
-                .ok_or_else(|| ErrorBody::new(ErrorCode::NotFound, format!("no user {login}")).next("`thinlane user ls`"))
+            state.world().user_view(&login, crate::clock::wall()).ok_or_else(|| {
+                ErrorBody::new(ErrorCode::NotFound, format!("no user {login}")).next("`thinlane user ls`")
+            })
         })
         .await?;
     Ok(Json(found?))

@@ -9,9 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use thinlane_model::{Role, SiteId};
 use thinlane_store::{Entry, Reader};
-use thinlane_wire::api::{
-    AuditProblem, AuditReport, CheckpointView, ErrorBody, ErrorCode, List, LogEntry, Schema,
-};
+use thinlane_wire::api::{AuditProblem, AuditReport, CheckpointView, ErrorBody, ErrorCode, List, LogEntry, Schema};
 
 use super::error::{Answer, Problem, Problems};
 use super::extract::{Caller, Params, Viewer};
@@ -40,7 +38,11 @@ pub struct Which {
 /// Entries of the log, oldest first.
 #[utoipa::path(get, path = "/audit/entries", tag = "audit", params(Which),
     responses((status = 200, body = List<LogEntry>), Problems))]
-pub async fn entries(State(app): State<App>, caller: Caller, Params(which): Params<Which>) -> Answer<Json<List<LogEntry>>> {
+pub async fn entries(
+    State(app): State<App>,
+    caller: Caller,
+    Params(which): Params<Which>,
+) -> Answer<Json<List<LogEntry>>> {
     may_read(&app, &caller).await?;
     let limit = which.limit.or(which.last).unwrap_or(MOST_ENTRIES).min(MOST_ENTRIES);
     let mut watch = app.core.watch();
@@ -114,7 +116,9 @@ pub async fn verify(State(app): State<App>, caller: Caller) -> Answer<Json<Audit
                 continue;
             }
             Some(false) => ("forked", format!("the gateway of {site} remembers another log of {size} entries")),
-            None => ("rolled-back", format!("the gateway of {site} remembers a log of {size} entries, this one is shorter")),
+            None => {
+                ("rolled-back", format!("the gateway of {site} remembers a log of {size} entries, this one is shorter"))
+            }
         };
         found.problems.push(thinlane_store::Problem { kind, index: Some(size), message });
     }
@@ -127,7 +131,11 @@ pub async fn verify(State(app): State<App>, caller: Caller) -> Answer<Json<Audit
         problems: found
             .problems
             .into_iter()
-            .map(|problem| AuditProblem { kind: problem.kind.to_owned(), index: problem.index, message: problem.message })
+            .map(|problem| AuditProblem {
+                kind: problem.kind.to_owned(),
+                index: problem.index,
+                message: problem.message,
+            })
             .collect(),
     }))
 }

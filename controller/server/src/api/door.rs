@@ -31,7 +31,11 @@ pub enum SetupReply {
 /// The first log-in, in two calls: without `totp` it shows the second factor, with a code of it it finishes.
 #[utoipa::path(post, path = "/setup", tag = "door", security(()), request_body = Setup,
     responses((status = 200, body = SetupReply), Problems))]
-pub async fn set_up(State(app): State<App>, Source(source): Source, Body(body): Body<Setup>) -> Answer<Json<SetupReply>> {
+pub async fn set_up(
+    State(app): State<App>,
+    Source(source): Source,
+    Body(body): Body<Setup>,
+) -> Answer<Json<SetupReply>> {
     Ok(Json(match app.auth.set_up(body, source).await? {
         SetupAnswer::Started(started) => SetupReply::Started(started),
         SetupAnswer::Finished(token) => SetupReply::Finished(token),
@@ -89,7 +93,8 @@ pub async fn enrol(State(app): State<App>, Source(source): Source, Body(body): B
         let address = source.to_string();
         app.core
             .write(move |step| {
-                let failed = Note::LogInFailed { login: "gateway".to_owned(), address, why: "enrolment code".to_owned() };
+                let failed =
+                    Note::LogInFailed { login: "gateway".to_owned(), address, why: "enrolment code".to_owned() };
                 step.note(&Actor::System, failed)
             })
             .await?;
@@ -106,7 +111,8 @@ pub async fn enrol(State(app): State<App>, Source(source): Source, Body(body): B
     let name = app
         .core
         .write(move |step| {
-            let enrol = Command::Enrol { code_hash: hash.as_str().to_owned(), certificate, version: body.agent_version };
+            let enrol =
+                Command::Enrol { code_hash: hash.as_str().to_owned(), certificate, version: body.agent_version };
             step.command(&Actor::System, enrol)?;
             Ok(step.world().site(&site).map(|site| site.name.clone()))
         })

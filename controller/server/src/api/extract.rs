@@ -94,9 +94,11 @@ impl FromRequestParts<App> for Caller {
 impl<S: Send + Sync> FromRequestParts<S> for Source {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Answer<Self> {
-        parts.extensions.get::<Source>().copied().ok_or_else(|| {
-            ErrorBody::new(ErrorCode::Internal, "the connection's address is not known").into()
-        })
+        parts
+            .extensions
+            .get::<Source>()
+            .copied()
+            .ok_or_else(|| ErrorBody::new(ErrorCode::Internal, "the connection's address is not known").into())
     }
 }
 
@@ -106,10 +108,10 @@ pub struct Body<T>(pub T);
 impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
     type Rejection = Problem;
     async fn from_request(request: Request, _: &App) -> Answer<Self> {
-        let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        let too_large = || {
-            Problem::invalid(StatusCode::PAYLOAD_TOO_LARGE, format!("a body has at most {MOST_BODY} bytes"))
-        };
+        let declared =
+            request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        let too_large =
+            || Problem::invalid(StatusCode::PAYLOAD_TOO_LARGE, format!("a body has at most {MOST_BODY} bytes"));
         if declared.is_some_and(|length: u64| length > MOST_BODY as u64) {
             return Err(too_large());
         }

@@ -42,10 +42,15 @@ pub async fn list_sites(State(app): State<App>, caller: Caller) -> Answer<Json<L
 /// Adds a site.
 #[utoipa::path(post, path = "/sites", tag = "inventory", request_body = NewSite,
     responses((status = 201, body = SiteView), Problems))]
-pub async fn add_site(State(app): State<App>, caller: Caller, Body(new): Body<NewSite>) -> Answer<(StatusCode, Json<SiteView>)> {
+pub async fn add_site(
+    State(app): State<App>,
+    caller: Caller,
+    Body(new): Body<NewSite>,
+) -> Answer<(StatusCode, Json<SiteView>)> {
     let channels = app.channels.clone();
     let view = app.core.write(move |step| {
-        let told = step.command(&caller.actor(), Command::AddSite { name: new.site.clone(), endpoint: new.endpoint })?;
+        let told =
+            step.command(&caller.actor(), Command::AddSite { name: new.site.clone(), endpoint: new.endpoint })?;
         let Told::Site(site) = told else { return Err(gone("site", &new.site)) };
         views::site(step.world(), &channels, &site).ok_or_else(|| gone("site", &new.site))
     });
@@ -89,7 +94,12 @@ pub async fn site_token(State(app): State<App>, caller: Caller, Name(name): Name
 /// Lets a frozen site's gateway in again, once the second one is found.
 #[utoipa::path(post, path = "/sites/{site}/unfreeze", tag = "inventory", params(("site" = String, Path)), request_body = Reason,
     responses((status = 200, body = SiteView), Problems))]
-pub async fn unfreeze_site(State(app): State<App>, caller: Caller, Name(name): Name, Body(_): Body<Reason>) -> Answer<Json<SiteView>> {
+pub async fn unfreeze_site(
+    State(app): State<App>,
+    caller: Caller,
+    Name(name): Name,
+    Body(_): Body<Reason>,
+) -> Answer<Json<SiteView>> {
     let channels = app.channels.clone();
     let view = app.core.write(move |step| {
         let (id, site) = find_site(step.world(), &name)?;
@@ -130,7 +140,11 @@ pub struct OfSite {
 /// All assets, or those of one site.
 #[utoipa::path(get, path = "/assets", tag = "inventory", params(OfSite),
     responses((status = 200, body = List<AssetView>), Problems))]
-pub async fn list_assets(State(app): State<App>, caller: Caller, Params(of): Params<OfSite>) -> Answer<Json<List<AssetView>>> {
+pub async fn list_assets(
+    State(app): State<App>,
+    caller: Caller,
+    Params(of): Params<OfSite>,
+) -> Answer<Json<List<AssetView>>> {
     let found: Result<Vec<_>, ErrorBody> = app
         .core
         .read(move |state| {
@@ -147,7 +161,11 @@ pub async fn list_assets(State(app): State<App>, caller: Caller, Params(of): Par
 /// Adds an asset.
 #[utoipa::path(post, path = "/assets", tag = "inventory", request_body = NewAsset,
     responses((status = 201, body = AssetView), Problems))]
-pub async fn add_asset(State(app): State<App>, caller: Caller, Body(new): Body<NewAsset>) -> Answer<(StatusCode, Json<AssetView>)> {
+pub async fn add_asset(
+    State(app): State<App>,
+    caller: Caller,
+    Body(new): Body<NewAsset>,
+) -> Answer<(StatusCode, Json<AssetView>)> {
     let spec = spec(new)?;
     let name = spec.asset.clone();
     let view = app.core.write(move |step| {
@@ -160,13 +178,16 @@ pub async fn add_asset(State(app): State<App>, caller: Caller, Body(new): Body<N
 /// Adds many assets, all or none; an error names the lines, counted from 1.
 #[utoipa::path(post, path = "/assets/import", tag = "inventory", request_body = ImportAssets,
     responses((status = 201, body = List<AssetView>), Problems))]
-pub async fn import_assets(State(app): State<App>, caller: Caller, Body(body): Body<ImportAssets>) -> Answer<(StatusCode, Json<List<AssetView>>)> {
+pub async fn import_assets(
+    State(app): State<App>,
+    caller: Caller,
+    Body(body): Body<ImportAssets>,
+) -> Answer<(StatusCode, Json<List<AssetView>>)> {
     let specs: Vec<(usize, AssetSpec)> = (1..)
         .zip(body.assets)
         .map(|(line, new)| {
-            let spec = spec(new).map_err(|error| {
-                ErrorBody::new(ErrorCode::Invalid, format!("line {line}: {}", error.error.message))
-            });
+            let spec = spec(new)
+                .map_err(|error| ErrorBody::new(ErrorCode::Invalid, format!("line {line}: {}", error.error.message)));
             spec.map(|spec| (line, spec))
         })
         .collect::<Result<_, _>>()?;
@@ -231,7 +252,9 @@ where
 pub(super) fn find_site(world: &World, text: &str) -> Result<(SiteId, SiteName), ErrorBody> {
     let named = text.parse::<SiteName>().ok().and_then(|name| world.site_named(&name));
     let found = named.or_else(|| text.parse::<SiteId>().ok().and_then(|id| world.site(&id)));
-    found.map(|site| (site.id, site.name.clone())).ok_or_else(|| gone("site", &text.chars().take(64).collect::<String>()))
+    found
+        .map(|site| (site.id, site.name.clone()))
+        .ok_or_else(|| gone("site", &text.chars().take(64).collect::<String>()))
 }
 
 fn gone(kind: &str, name: &impl std::fmt::Display) -> ErrorBody {

@@ -1,7 +1,7 @@
 //! Live views: server-sent events, and the first picture.
 
 use std::convert::Infallible;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::State;
@@ -20,27 +20,37 @@ use crate::views;
 
 /// A comment line keeps the connection open and shows a dead one.
 const KEEP_OPEN: Duration = Duration::from_secs(10);
+/// How long a stream goes on with the roles that it looked up; a lock or a reset ends the token, and with it the
+/// stream, at once.
+const ROLES_FRESH: Duration = Duration::from_secs(2);
 
 /// One session as it stands, then every change of it; ends after its end.
 #[utoipa::path(get, path = "/sessions/{id}/events", tag = "live", params(("id" = String, Path)),
     responses((status = 200, description = "A stream of LiveEvent, each as `data:` of an event of its kind", content_type = "text/event-stream", body = LiveEvent), Problems))]
-pub async fn session_events(State(app): State<App>, caller: Caller, Name(text): Name) -> Answer<Sse<impl Stream<Item = Result<Event, Infallible>>>> {
+pub async fn session_events(
+    State(app): State<App>,
+    caller: Caller,
+    Name(text): Name,
+) -> Answer<Sse<impl Stream<Item = Result<Event, Infallible>>>> {
     let watch = app.core.watch();
     let first = sessions::look(&app, &caller, text).await?;
     let session = first.id;
     let first = LiveEvent::Session { session: Box::new(first) };
-    Ok(serve(Feed { app, caller, watch, only: Some(session), first: Some(first), done: false }))
+    Ok(serve(Feed { app, caller, watch, only: Some(session), first: Some(first), done: false, viewer: None }))
 }
 
 /// Everything that the caller's roles may see; requesters see what is theirs.
 #[utoipa::path(get, path = "/events", tag = "live",
     responses((status = 200, description = "A stream of LiveEvent, each as `data:` of an event of its kind", content_type = "text/event-stream", body = LiveEvent), Problems))]
-pub async fn events(State(app): State<App>, caller: Caller) -> Answer<Sse<impl Stream<Item = Result<Event, Infallible>>>> {
+pub async fn events(
+    State(app): State<App>,
+    caller: Caller,
+) -> Answer<Sse<impl Stream<Item = Result<Event, Infallible>>>> {
     let watch = app.core.watch();
     let login = caller.login.clone();
     let known: Result<Viewer, ErrorBody> = app.core.read(move |state| Viewer::of(state, &login)).await?;
     known?;
-    Ok(serve(Feed { app, caller, watch, only: None, first: None, done: false }))
+    Ok(serve(Feed { app, caller, watch, only: None, first: None, done: false, viewer: None }))
 }
 
 /// What is live now: open sessions, requests that wait or can be used, sites.
@@ -77,6 +87,8 @@ struct Feed {
     only: Option<SessionId>,
     first: Option<LiveEvent>,
     done: bool,
+    /// The caller's roles, and when they were looked up.
+    viewer: Option<(Viewer, Instant)>,
 }
 
 fn serve(feed: Feed) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
@@ -109,14 +121,16 @@ impl Feed {
             match event {
                 Err(RecvError::Closed) => return None,
                 Err(RecvError::Lagged(_)) => return self.lagged().await,
-                Ok(live) => match self.only {
-                    Some(only) if live.session != Some(only) || matches!(live.event, LiveEvent::Request { .. }) => {}
-                    None if !self.may_see(&live).await => {}
-                    _ => {
+                Ok(live) => {
+                    let shown = match self.only {
+                        Some(only) => live.session == Some(only) && !matches!(live.event, LiveEvent::Request { .. }),
+                        None => self.may_see(&live).await,
+                    };
+                    if shown {
                         self.done = self.only.is_some() && ends(&live.event);
                         return Some(live.event.clone());
                     }
-                },
+                }
             }
         }
         None
@@ -135,13 +149,16 @@ impl Feed {
         self.app.core.tokens().stands(&self.caller.token, crate::clock::wall())
     }
 
-    async fn may_see(&self, live: &Live) -> bool {
+    async fn may_see(&mut self, live: &Live) -> bool {
         if live.owner.as_ref() == Some(&self.caller.login) {
             return true;
         }
-        let login = self.caller.login.clone();
-        let viewer = self.app.core.read(move |state| Viewer::of(state, &login)).await;
-        let Ok(Ok(viewer)) = viewer else { return false };
+        if self.viewer.as_ref().is_none_or(|(_, at)| at.elapsed() > ROLES_FRESH) {
+            let login = self.caller.login.clone();
+            let found = self.app.core.read(move |state| Viewer::of(state, &login)).await;
+            self.viewer = found.ok().and_then(Result::ok).map(|viewer| (viewer, Instant::now()));
+        }
+        let Some((viewer, _)) = &self.viewer else { return false };
         match &live.event {
             LiveEvent::Site { .. } | LiveEvent::Lagged => true,
             LiveEvent::Alarm { .. } => viewer.has(&[Role::Ops, Role::Admin, Role::Auditor, Role::SiteTech]),

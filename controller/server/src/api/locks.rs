@@ -59,7 +59,9 @@ pub async fn clear(State(app): State<App>, caller: Caller, Name(text): Name) -> 
             let shown: String = text.chars().take(40).collect();
             match (fitting.next(), fitting.next()) {
                 (Some(one), None) if whole.len() > LockId::PREFIX.len() => Ok(one.target.clone()),
-                (Some(_), Some(_)) => Err(ErrorBody::new(ErrorCode::NotFound, format!("{shown} names more than one lock"))),
+                (Some(_), Some(_)) => {
+                    Err(ErrorBody::new(ErrorCode::NotFound, format!("{shown} names more than one lock")))
+                }
                 _ => Err(ErrorBody::new(ErrorCode::NotFound, format!("no lock {shown}")).next("`thinlane lock ls`")),
             }
         })
@@ -70,14 +72,24 @@ pub async fn clear(State(app): State<App>, caller: Caller, Name(text): Name) -> 
 /// Ends the lock on a person, organisation, site or asset; also unfreezes a site.
 #[utoipa::path(delete, path = "/locks/{kind}/{name}", tag = "locks",
     params(("kind" = LockKind, Path), ("name" = String, Path)), responses((status = 200, body = Done), Problems))]
-pub async fn clear_named(State(app): State<App>, caller: Caller, path: Result<Path<(LockKind, String)>, axum::extract::rejection::PathRejection>) -> Answer<Json<Done>> {
+pub async fn clear_named(
+    State(app): State<App>,
+    caller: Caller,
+    path: Result<Path<(LockKind, String)>, axum::extract::rejection::PathRejection>,
+) -> Answer<Json<Done>> {
     let Ok(Path((kind, name))) = path else {
         return Err(Problem::invalid(StatusCode::BAD_REQUEST, "a lock is on a user, org, site or asset"));
     };
     unlock(&app, &caller, target(kind, &name)?).await
 }
 
-pub(super) async fn lock(app: &App, caller: &Caller, target: LockTarget, time: Option<Span>, reason: String) -> Answer<Locked> {
+pub(super) async fn lock(
+    app: &App,
+    caller: &Caller,
+    target: LockTarget,
+    time: Option<Span>,
+    reason: String,
+) -> Answer<Locked> {
     let actor = caller.actor();
     // Watched from before the command, so that no end is missed.
     let watch = app.core.watch();

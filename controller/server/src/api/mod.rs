@@ -13,9 +13,9 @@ mod policy;
 mod requests;
 mod sessions;
 
+use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
-use axum::Router;
 use axum::routing::get;
 use thinlane_wire::api::ErrorBody;
 use utoipa::OpenApi;
@@ -97,7 +97,9 @@ pub fn router(app: App) -> Router {
     }
     let json: std::sync::Arc<str> = document.to_json().unwrap_or_default().into();
     let here = json.clone();
-    let serve = move |json: std::sync::Arc<str>| async move { ([(header::CONTENT_TYPE, "application/json")], json.to_string()) };
+    let serve = move |json: std::sync::Arc<str>| async move {
+        ([(header::CONTENT_TYPE, "application/json")], json.to_string())
+    };
     router
         .route("/openapi.json", get(move || serve(here)))
         .route(&format!("{PREFIX}/openapi.json"), get(move || serve(json)))

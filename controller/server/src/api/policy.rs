@@ -7,9 +7,7 @@ use serde::{Deserialize, Serialize};
 use thinlane_model::{AssetName, Login, Role, Span, TaskName};
 use thinlane_policy::{Decision, PolicyState, TaskProfile};
 use thinlane_session::World;
-use thinlane_wire::api::{
-    ApproverDemand, DecisionView, ErrorBody, ErrorCode, List, ObligationsView, Schema, TaskView,
-};
+use thinlane_wire::api::{ApproverDemand, DecisionView, ErrorBody, ErrorCode, List, ObligationsView, Schema, TaskView};
 
 use super::error::{Answer, Problem, Problems};
 use super::extract::{Caller, Name, Params, Viewer};
@@ -112,9 +110,13 @@ pub struct Question {
 /// What the policy would decide now, with the rules that determine it; nothing is requested.
 #[utoipa::path(get, path = "/policy/explain", tag = "policy", params(Question),
     responses((status = 200, body = DecisionView), Problems))]
-pub async fn explain(State(app): State<App>, caller: Caller, Params(question): Params<Question>) -> Answer<Json<DecisionView>> {
-    let wrong = |what: &'static str| move |error: thinlane_model::NameError| {
-        Problem::invalid(StatusCode::BAD_REQUEST, format!("{what}: {error}"))
+pub async fn explain(
+    State(app): State<App>,
+    caller: Caller,
+    Params(question): Params<Question>,
+) -> Answer<Json<DecisionView>> {
+    let wrong = |what: &'static str| {
+        move |error: thinlane_model::NameError| Problem::invalid(StatusCode::BAD_REQUEST, format!("{what}: {error}"))
     };
     let who: Login = match question.who {
         Some(who) => who.parse().map_err(wrong("who"))?,

@@ -41,7 +41,11 @@ pub struct Which {
 /// Requests, newest first.
 #[utoipa::path(get, path = "/requests", tag = "requests", params(Which),
     responses((status = 200, body = List<RequestView>), Problems))]
-pub async fn list(State(app): State<App>, caller: Caller, Params(which): Params<Which>) -> Answer<Json<List<RequestView>>> {
+pub async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    Params(which): Params<Which>,
+) -> Answer<Json<List<RequestView>>> {
     let found: Result<Vec<_>, ErrorBody> = app
         .core
         .read(move |state| {
@@ -71,7 +75,11 @@ pub async fn list(State(app): State<App>, caller: Caller, Params(which): Params<
 /// Asks for a session. A policy that says no is the error `policy-denied`; the request is kept, denied.
 #[utoipa::path(post, path = "/requests", tag = "requests", request_body = NewRequest,
     responses((status = 201, body = RequestView), Problems))]
-pub async fn create(State(app): State<App>, caller: Caller, Body(new): Body<NewRequest>) -> Answer<(StatusCode, Json<RequestView>)> {
+pub async fn create(
+    State(app): State<App>,
+    caller: Caller,
+    Body(new): Body<NewRequest>,
+) -> Answer<(StatusCode, Json<RequestView>)> {
     let asked = Asked {
         asset: new.asset,
         task: new.task,
@@ -110,7 +118,12 @@ pub struct Until {
 /// One request; with `wait`, as soon as it is decided.
 #[utoipa::path(get, path = "/requests/{id}", tag = "requests", params(("id" = String, Path), Until),
     responses((status = 200, body = RequestView), Problems))]
-pub async fn show(State(app): State<App>, caller: Caller, Name(text): Name, Params(until): Params<Until>) -> Answer<Json<RequestView>> {
+pub async fn show(
+    State(app): State<App>,
+    caller: Caller,
+    Name(text): Name,
+    Params(until): Params<Until>,
+) -> Answer<Json<RequestView>> {
     let mut watch = app.core.watch();
     let find = move |state: &Core| {
         let viewer = Viewer::of(state, &caller.login)?;
@@ -140,14 +153,24 @@ pub async fn show(State(app): State<App>, caller: Caller, Name(text): Name, Para
 /// Approves; never one's own.
 #[utoipa::path(post, path = "/requests/{id}/approve", tag = "requests", params(("id" = String, Path)), request_body = Approve,
     responses((status = 200, body = RequestView), Problems))]
-pub async fn approve(State(app): State<App>, caller: Caller, Name(text): Name, Body(body): Body<Approve>) -> Answer<Json<RequestView>> {
+pub async fn approve(
+    State(app): State<App>,
+    caller: Caller,
+    Name(text): Name,
+    Body(body): Body<Approve>,
+) -> Answer<Json<RequestView>> {
     decide(&app, caller, text, move |request| Command::ApproveRequest { request, note: body.note }).await
 }
 
 /// Denies.
 #[utoipa::path(post, path = "/requests/{id}/deny", tag = "requests", params(("id" = String, Path)), request_body = Reason,
     responses((status = 200, body = RequestView), Problems))]
-pub async fn deny(State(app): State<App>, caller: Caller, Name(text): Name, Body(body): Body<Reason>) -> Answer<Json<RequestView>> {
+pub async fn deny(
+    State(app): State<App>,
+    caller: Caller,
+    Name(text): Name,
+    Body(body): Body<Reason>,
+) -> Answer<Json<RequestView>> {
     decide(&app, caller, text, move |request| Command::DenyRequest { request, reason: body.reason }).await
 }
 

@@ -1,6 +1,6 @@
 //! Sessions: open, see, extend, end.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Json;
@@ -39,7 +39,12 @@ const MOST_LISTED: usize = 10_000;
 /// Opens the lane of an approved request: answers when the gateway has armed it, or says why not.
 #[utoipa::path(post, path = "/requests/{id}/activate", tag = "sessions", params(("id" = String, Path)), request_body = Activate,
     responses((status = 200, body = Activated), Problems))]
-pub async fn activate(State(app): State<App>, caller: Caller, Name(text): Name, Body(body): Body<Activate>) -> Answer<Json<Activated>> {
+pub async fn activate(
+    State(app): State<App>,
+    caller: Caller,
+    Name(text): Name,
+    Body(body): Body<Activate>,
+) -> Answer<Json<Activated>> {
     let Activate { public_key, preshared_key, native } = body;
     let preshared_key = Zeroizing::new(preshared_key);
     let preshared = Secret::from_base64(&preshared_key)
@@ -68,19 +73,24 @@ pub async fn activate(State(app): State<App>, caller: Caller, Name(text): Name, 
         }
     };
     let mut watch = app.core.watch();
-    let channels = app.channels.clone();
-    let actor = caller.actor();
-    let session = app
-        .core
-        .write(move |step| {
-            let activate = Command::Activate { request, engineer_key: public_key, native, clock };
-            let Told::Session(session) = step.command(&actor, activate)? else {
-                return Err(ErrorBody::new(ErrorCode::Internal, "no session was made"));
-            };
-            channels.put_preshared(session, preshared);
-            Ok(session)
-        })
-        .await?;
+    let (channels, actor) = (app.channels.clone(), caller.actor());
+    let made = Arc::new(OnceLock::new());
+    let tell = made.clone();
+    let session = app.core.write(move |step| {
+        let activate = Command::Activate { request, engineer_key: public_key, native, clock };
+        let Told::Session(session) = step.command(&actor, activate)? else {
+            return Err(ErrorBody::new(ErrorCode::Internal, "no session was made"));
+        };
+        // Before the commit, because the grant goes out right after it.
+        channels.put_preshared(session, preshared);
+        let _ = tell.set(session);
+        Ok(session)
+    });
+    let session = session.await.inspect_err(|_| {
+        if let Some(session) = made.get() {
+            app.channels.forget_preshared(session);
+        }
+    })?;
     let view = wait_while(&app, &mut watch, session, SessionState::Arming, ARM_TIME).await?;
     if view.state == SessionState::Active {
         return activated(&app, view).await.map(Json);
@@ -200,7 +210,11 @@ pub struct Which {
 /// Sessions, newest first.
 #[utoipa::path(get, path = "/sessions", tag = "sessions", params(Which),
     responses((status = 200, body = List<SessionView>), Problems))]
-pub async fn list(State(app): State<App>, caller: Caller, Params(which): Params<Which>) -> Answer<Json<List<SessionView>>> {
+pub async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    Params(which): Params<Which>,
+) -> Answer<Json<List<SessionView>>> {
     let relay = app.relay.clone();
     let found: Result<Vec<_>, ErrorBody> = app
         .core
@@ -238,7 +252,12 @@ pub struct Until {
 /// One session.
 #[utoipa::path(get, path = "/sessions/{id}", tag = "sessions", params(("id" = String, Path), Until),
     responses((status = 200, body = SessionView), Problems))]
-pub async fn show(State(app): State<App>, caller: Caller, Name(text): Name, Params(until): Params<Until>) -> Answer<Json<SessionView>> {
+pub async fn show(
+    State(app): State<App>,
+    caller: Caller,
+    Name(text): Name,
+    Params(until): Params<Until>,
+) -> Answer<Json<SessionView>> {
     let mut watch = app.core.watch();
     let view = look(&app, &caller, text).await?;
     let wait = Duration::from_secs(until.wait.unwrap_or(0).min(LONGEST_WAIT));
@@ -253,7 +272,12 @@ pub async fn show(State(app): State<App>, caller: Caller, Name(text): Name, Para
 #[utoipa::path(post, path = "/sessions/{id}/kill", tag = "sessions", params(("id" = String, Path)), request_body = End,
     responses((status = 200, description = "Ended, with its closing record", body = SessionView),
         (status = 202, description = "The gateway is out of reach: the relay has stopped forwarding, the session is ending", body = SessionView), Problems))]
-pub async fn kill(State(app): State<App>, caller: Caller, Name(text): Name, Body(body): Body<End>) -> Answer<(StatusCode, Json<SessionView>)> {
+pub async fn kill(
+    State(app): State<App>,
+    caller: Caller,
+    Name(text): Name,
+    Body(body): Body<End>,
+) -> Answer<(StatusCode, Json<SessionView>)> {
     end(&app, &caller, text, move |session| Command::Kill { session, reason: body.reason }).await
 }
 
@@ -261,14 +285,24 @@ pub async fn kill(State(app): State<App>, caller: Caller, Name(text): Name, Body
 #[utoipa::path(post, path = "/sessions/{id}/release", tag = "sessions", params(("id" = String, Path)), request_body = End,
     responses((status = 200, description = "Ended, with its closing record", body = SessionView),
         (status = 202, description = "The gateway is out of reach: the relay has stopped forwarding, the session is ending", body = SessionView), Problems))]
-pub async fn release(State(app): State<App>, caller: Caller, Name(text): Name, Body(_): Body<End>) -> Answer<(StatusCode, Json<SessionView>)> {
+pub async fn release(
+    State(app): State<App>,
+    caller: Caller,
+    Name(text): Name,
+    Body(_): Body<End>,
+) -> Answer<(StatusCode, Json<SessionView>)> {
     end(&app, &caller, text, |session| Command::Release { session }).await
 }
 
 /// Adds time to one's own session, as far as the policy permits.
 #[utoipa::path(post, path = "/sessions/{id}/extend", tag = "sessions", params(("id" = String, Path)), request_body = Extend,
     responses((status = 200, body = SessionView), Problems))]
-pub async fn extend(State(app): State<App>, caller: Caller, Name(text): Name, Body(body): Body<Extend>) -> Answer<Json<SessionView>> {
+pub async fn extend(
+    State(app): State<App>,
+    caller: Caller,
+    Name(text): Name,
+    Body(body): Body<Extend>,
+) -> Answer<Json<SessionView>> {
     let relay = app.relay.clone();
     let view = app.core.write(move |step| {
         let session = find_shown(step.state(), &caller, &text)?;

@@ -32,13 +32,12 @@ pub fn hash(typed: &str) -> Hashed {
 
 /// A code as it was made, without its dashes.
 pub fn plain(typed: &str) -> Zeroizing<String> {
-    let letters = typed.chars().take(200).filter(char::is_ascii_alphanumeric).map(|letter| {
-        match letter.to_ascii_lowercase() {
+    let letters =
+        typed.chars().take(200).filter(char::is_ascii_alphanumeric).map(|letter| match letter.to_ascii_lowercase() {
             'o' => '0',
             'i' | 'l' => '1',
             other => other,
-        }
-    });
+        });
     Zeroizing::new(letters.collect())
 }
 

@@ -112,8 +112,11 @@ impl Auth {
         };
         let Some(pending) = pending else {
             self.guard.right(user.as_str(), source);
-            return Err(ErrorBody::new(ErrorCode::Conflict, "this set-up was not begun, or the controller was restarted since")
-                .next("`thinlane setup` begins it again"));
+            return Err(ErrorBody::new(
+                ErrorCode::Conflict,
+                "this set-up was not begun, or the controller was restarted since",
+            )
+            .next("`thinlane setup` begins it again"));
         };
         let typed = Zeroizing::new(totp.unwrap_or_default());
         let Verdict::Right { step: used } = totp::check(&pending.secret, &typed, 0, now) else {
@@ -121,7 +124,8 @@ impl Auth {
         };
         let hash = self.passwords.hash(password).await?;
         let (login, typed) = (user.clone(), code::plain(&code));
-        let token = self.core.write(move |step| finish_set_up(step, &login, &typed, hash, pending, used, source)).await?;
+        let token =
+            self.core.write(move |step| finish_set_up(step, &login, &typed, hash, pending, used, source)).await?;
         self.pending.lock().unwrap_or_else(PoisonError::into_inner).remove(&user);
         self.guard.right(user.as_str(), source);
         Ok(SetupAnswer::Finished(token))
@@ -217,11 +221,15 @@ fn finish_log_in(
     match spend_code(&mut credential, typed, step.now().wall) {
         Verdict::Right { .. } => {}
         Verdict::Used { next_in } => {
-            let failed =
-                Note::LogInFailed { login: login.to_string(), address: source.to_string(), why: "code used before".to_owned() };
+            let failed = Note::LogInFailed {
+                login: login.to_string(),
+                address: source.to_string(),
+                why: "code used before".to_owned(),
+            };
             step.note(&Actor::System, failed)?;
-            let mut body = ErrorBody::new(ErrorCode::AuthenticationFailed, "this code has been used; each one is good once")
-                .next("wait for the next code");
+            let mut body =
+                ErrorBody::new(ErrorCode::AuthenticationFailed, "this code has been used; each one is good once")
+                    .next("wait for the next code");
             body.error.retry_after = Some(next_in);
             return Ok(LogInEnd::Refused(body));
         }
@@ -229,7 +237,11 @@ fn finish_log_in(
     }
     step.put_credential(login, credential);
     if let Err(body) = usable(step, login) {
-        let failed = Note::LogInFailed { login: login.to_string(), address: source.to_string(), why: "closed account".to_owned() };
+        let failed = Note::LogInFailed {
+            login: login.to_string(),
+            address: source.to_string(),
+            why: "closed account".to_owned(),
+        };
         step.note(&Actor::System, failed)?;
         return Ok(LogInEnd::Refused(body));
     }
@@ -302,7 +314,9 @@ pub fn usable(step: &Step<'_>, login: &Login) -> Result<(), ErrorBody> {
             .next("ask ops to unlock it"));
     }
     if let Some(until) = person.until.filter(|until| *until <= step.now().wall) {
-        return Err(ErrorBody::new(ErrorCode::Locked, format!("the account of {login} ended at {until}")).next("ask an admin"));
+        return Err(
+            ErrorBody::new(ErrorCode::Locked, format!("the account of {login} ended at {until}")).next("ask an admin")
+        );
     }
     Ok(())
 }

@@ -11,9 +11,13 @@ const SECRET: usize = 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Right, and this is its step: remember it.
-    Right { step: u64 },
+    Right {
+        step: u64,
+    },
     /// It was right once; the next one comes in so many seconds.
-    Used { next_in: u64 },
+    Used {
+        next_in: u64,
+    },
     Wrong,
 }
 
@@ -67,7 +71,9 @@ mod tests {
 
     #[test]
     fn codes_are_those_of_rfc_6238() {
-        for (time, code) in [(59, "287082"), (1_111_111_109, "081804"), (1_234_567_890, "005924"), (2_000_000_000, "279037")] {
+        for (time, code) in
+            [(59, "287082"), (1_111_111_109, "081804"), (1_234_567_890, "005924"), (2_000_000_000, "279037")]
+        {
             assert_eq!(check(SECRET, code, 0, at(time)), Verdict::Right { step: time as u64 / 30 }, "{time}");
         }
     }

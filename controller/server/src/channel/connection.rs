@@ -48,8 +48,7 @@ where
     let Ok((good, direct_port, frozen)) = look.await else { return };
     app.channels.follow_freeze(site, frozen);
     let access = if identity.not_after <= crate::clock::wall() { Access::RenewOnly } else { Access::Full };
-    let config =
-        LinkConfig { keepalive_idle: KEEPALIVE_IDLE, keepalive_armed: KEEPALIVE_ARMED, direct_port, access };
+    let config = LinkConfig { keepalive_idle: KEEPALIVE_IDLE, keepalive_armed: KEEPALIVE_ARMED, direct_port, access };
     let (read, write) = tokio::io::split(stream);
     let (unsent, waiting) = mpsc::channel(UNSENT);
     let writer = tokio::spawn(write_frames(write, waiting));

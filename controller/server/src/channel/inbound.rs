@@ -72,8 +72,12 @@ impl Connection {
             let mut views = Vec::new();
             for one in sessions {
                 let last_handshake_at = one.handshake_age.map(|age| now - age);
-                let seen =
-                    Observation { counters: one.counters, last_handshake_at, endpoint: one.endpoint, merged: one.merged };
+                let seen = Observation {
+                    counters: one.counters,
+                    last_handshake_at,
+                    endpoint: one.endpoint,
+                    merged: one.merged,
+                };
                 if step.observe(&site, one.session, seen) && watched {
                     views.extend(views::session(step.world(), &relay, &one.session));
                 }
@@ -91,7 +95,11 @@ impl Connection {
         let key = VerifyingKey::from_bytes(&self.identity.key).ok();
         let record = key.and_then(|key| signed.verify(&key).ok()).filter(|record| record.site == self.site);
         let Some(record) = record else {
-            self.alarm("closing-not-believed", format!("the closing record of {} is not signed by this gateway", claimed.session)).await;
+            self.alarm(
+                "closing-not-believed",
+                format!("the closing record of {} is not signed by this gateway", claimed.session),
+            )
+            .await;
             return self.send(&FromController::ClosingAck(claimed.session));
         };
         let stored = serde_json::to_value(signed).unwrap_or_default();
@@ -187,11 +195,21 @@ impl Connection {
                 Some(_) => {
                     self.app.channels.put_witnessed(self.site, (size, root));
                     let root = HEXLOWER.encode(&root);
-                    return self.alarm("log-forked", format!("the gateway remembers root {root} over {size} entries, the log has another")).await;
+                    return self
+                        .alarm(
+                            "log-forked",
+                            format!("the gateway remembers root {root} over {size} entries, the log has another"),
+                        )
+                        .await;
                 }
                 None => {
                     self.app.channels.put_witnessed(self.site, (size, root));
-                    return self.alarm("log-rolled-back", format!("the gateway remembers a log of {size} entries, this one is shorter")).await;
+                    return self
+                        .alarm(
+                            "log-rolled-back",
+                            format!("the gateway remembers a log of {size} entries, this one is shorter"),
+                        )
+                        .await;
                 }
             }
         }

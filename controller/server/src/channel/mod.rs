@@ -71,8 +71,13 @@ struct Line {
 
 /// What a connection's task is told.
 enum Order {
-    Accept { known: Option<Known> },
-    Goodbye { reason: GoodbyeReason, detail: String },
+    Accept {
+        known: Option<Known>,
+    },
+    Goodbye {
+        reason: GoodbyeReason,
+        detail: String,
+    },
     /// Ask the gateway, because another connection claims to be it.
     Probe,
     /// Ask the gateway for its clock.

@@ -22,11 +22,8 @@ const FILES: [&str; 8] = [
 
 pub fn backup(dir: &Path, to: &Path, json: bool) -> Result<()> {
     let config = Config::load(&Dir::new(dir))?;
-    let mut bundle: Vec<Bundled> = FILES
-        .into_iter()
-        .filter(|name| dir.join(name).is_file())
-        .filter_map(Bundled::new)
-        .collect();
+    let mut bundle: Vec<Bundled> =
+        FILES.into_iter().filter(|name| dir.join(name).is_file()).filter_map(Bundled::new).collect();
     // Policies elsewhere are kept elsewhere.
     let policies = &config.policies;
     if policies.is_relative() {

@@ -23,22 +23,22 @@ pub struct Init {
     #[command(flatten)]
     dir: super::Dir,
     /// The first admin's login.
-    #[arg(long, value_name = "LOGIN")]
+    #[arg(long, env = "THINLANE_ADMIN", value_name = "LOGIN")]
     admin: Login,
     /// Where HTTPS and the gateways' channel are bound (TCP).
-    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:7443")]
+    #[arg(long, env = "THINLANE_LISTEN", value_name = "ADDR:PORT", default_value = "0.0.0.0:7443")]
     listen: SocketAddr,
     /// Where the relay is bound (UDP); the same as --listen without it.
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, env = "THINLANE_RELAY", value_name = "ADDR:PORT")]
     relay: Option<SocketAddr>,
     /// What engineers and gateways dial; the bound address, or this machine's name, without it.
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, env = "THINLANE_PUBLIC", value_name = "HOST:PORT")]
     public: Option<Endpoint>,
     /// What WireGuard ends dial; the host of --public with the relay's port without it.
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, env = "THINLANE_RELAY_PUBLIC", value_name = "HOST:PORT")]
     relay_public: Option<Endpoint>,
     /// Read the policy from this directory instead of the shipped one.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, env = "THINLANE_POLICIES", value_name = "DIR")]
     policies: Option<PathBuf>,
 }
 
@@ -47,7 +47,8 @@ pub fn init(args: Init, json: bool) -> Result<()> {
     let now = crate::clock::wall();
     let policies = match &args.policies {
         Some(path) => {
-            let path = path.canonicalize().with_context(|| format!("there is no policy directory {}", path.display()))?;
+            let path =
+                path.canonicalize().with_context(|| format!("there is no policy directory {}", path.display()))?;
             policies::read(&path)?;
             path
         }

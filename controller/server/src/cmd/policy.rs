@@ -90,7 +90,10 @@ fn test(dir: &Path, json: bool) -> Result<Exit> {
     };
     let files = policies::read_cases(dir)?;
     if files.is_empty() {
-        bail!("there are no cases in {} (next: write one, see the shipped cases/shipped.toml)", dir.join("cases").display());
+        bail!(
+            "there are no cases in {} (next: write one, see the shipped cases/shipped.toml)",
+            dir.join("cases").display()
+        );
     }
     let (mut passed, mut failed) = (0, 0);
     for (name, text) in files {

@@ -53,7 +53,8 @@ async fn serve(dir: Dir, config: Config) -> Result<()> {
     let log_key = signer.verifier().to_string();
     let store = Store::open(dir.path(), signer)?;
     // Both ports before anything else is changed: "in use" is the commonest fault.
-    let listener = TcpListener::bind(config.listen).await.map_err(|error| port(error, "TCP", config.listen, "listen"))?;
+    let listener =
+        TcpListener::bind(config.listen).await.map_err(|error| port(error, "TCP", config.listen, "listen"))?;
     let relay = thinlane_relay::Shell::bind(config.relay).map_err(|error| port(error, "UDP", config.relay, "relay"))?;
     let ca = Arc::new(Ca::load(&dir)?);
     let names = server_names(super::init::hosts(&config));
@@ -143,12 +144,17 @@ async fn reload(dir: &Dir, config: &Config, core: &Core) {
 
 fn report_policy(policy: &PolicyState) {
     match policy {
-        PolicyState::Valid(policy) => tracing::info!(hash = policy.hash(), tasks = policy.tasks().count(), "policy in force"),
+        PolicyState::Valid(policy) => {
+            tracing::info!(hash = policy.hash(), tasks = policy.tasks().count(), "policy in force")
+        }
         PolicyState::Invalid(errors) => {
             for error in errors.iter().take(20) {
                 tracing::error!(%error, "invalid policy");
             }
-            tracing::error!(errors = errors.len(), "the policy is invalid: everything is denied until it is repaired and reloaded (SIGHUP)");
+            tracing::error!(
+                errors = errors.len(),
+                "the policy is invalid: everything is denied until it is repaired and reloaded (SIGHUP)"
+            );
         }
     }
 }
@@ -172,10 +178,15 @@ fn checkpoint_size(note: &str) -> Option<u64> {
 fn port(error: std::io::Error, kind: &str, address: SocketAddr, key: &str) -> anyhow::Error {
     let next = match error.kind() {
         std::io::ErrorKind::AddrInUse => {
-            format!("another program uses it: `ss -lnp | grep {}` names it; or set another `{key}` in controller.toml", address.port())
+            format!(
+                "another program uses it: `ss -lnp | grep {}` names it; or set another `{key}` in controller.toml",
+                address.port()
+            )
         }
         std::io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege: choose a higher one".to_owned(),
-        std::io::ErrorKind::AddrNotAvailable => format!("this machine has no such address: set `{key}` in controller.toml"),
+        std::io::ErrorKind::AddrNotAvailable => {
+            format!("this machine has no such address: set `{key}` in controller.toml")
+        }
         _ => format!("see `{key}` in controller.toml"),
     };
     anyhow!("cannot bind {kind} {address}: {error} (next: {next})")

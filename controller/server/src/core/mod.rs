@@ -32,7 +32,14 @@ const QUEUE: usize = 4096;
 const LIVE: usize = 4096;
 
 type Finish = Box<dyn FnOnce(Result<&Committed, &CommitError>) + Send>;
-pub(crate) type Job = Box<dyn FnOnce(&mut Step<'_>) -> Finish + Send>;
+
+/// What waits for the writer.
+pub(crate) enum Job {
+    /// Changes something; answers after the commit.
+    Write(Box<dyn FnOnce(&mut Step<'_>) -> Finish + Send>),
+    /// Looks at what is durable, after the commit of the batch it is in, or after its failure.
+    Read(Box<dyn FnOnce(&State) + Send>),
+}
 
 /// The way to the writer; cheap to clone.
 #[derive(Clone)]
@@ -72,22 +79,18 @@ impl Core {
         step: impl FnOnce(&mut Step<'_>) -> Result<T, ErrorBody> + Send + 'static,
     ) -> Result<T, ErrorBody> {
         let (answer, wait) = oneshot::channel();
-        let job: Job = Box::new(move |on| {
-            let done = step(on);
-            Box::new(move |committed| {
-                let _ = answer.send(match committed {
-                    Ok(_) => done,
-                    Err(error) => Err(log_unavailable(error)),
-                });
-            })
-        });
+        self.queue(write_job(step, answer))?;
+        wait.await.map_err(|_| stopping())?
+    }
+
+    fn queue(&self, job: Job) -> Result<(), ErrorBody> {
         self.jobs.try_send(job).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => {
-                ErrorBody::new(ErrorCode::Limit, "the controller has more to do than it can").next("try again in a few seconds")
+                ErrorBody::new(ErrorCode::Limit, "the controller has more to do than it can")
+                    .next("try again in a few seconds")
             }
             mpsc::error::TrySendError::Closed(_) => stopping(),
-        })?;
-        wait.await.map_err(|_| stopping())?
+        })
     }
 
     /// As [`Core::write`], but waits for room in the queue: for what must not get lost.
@@ -97,24 +100,20 @@ impl Core {
     ) -> Result<T, ErrorBody> {
         let room = self.jobs.reserve().await.map_err(|_| stopping())?;
         let (answer, wait) = oneshot::channel();
-        room.send(Box::new(move |on| {
-            let done = step(on);
-            Box::new(move |committed| {
-                let _ = answer.send(match committed {
-                    Ok(_) => done,
-                    Err(error) => Err(log_unavailable(error)),
-                });
-            })
-        }));
+        room.send(write_job(step, answer));
         wait.await.map_err(|_| stopping())?
     }
 
-    /// Looks at the state between two batches: everything seen is durable or about to be told as failed.
+    /// Looks at the state between two batches: everything seen is durable. Works also while nothing can be written.
     pub async fn read<T: Send + 'static>(
         &self,
         look: impl FnOnce(&State) -> T + Send + 'static,
     ) -> Result<T, ErrorBody> {
-        self.write(move |step| Ok(look(step.state()))).await
+        let (answer, wait) = oneshot::channel();
+        self.queue(Job::Read(Box::new(move |state| {
+            let _ = answer.send(look(state));
+        })))?;
+        wait.await.map_err(|_| stopping())
     }
 
     /// Everything that happens from now on.
@@ -154,6 +153,21 @@ impl Writer {
             tracing::error!("the writer panicked");
         }
     }
+}
+
+fn write_job<T: Send + 'static>(
+    step: impl FnOnce(&mut Step<'_>) -> Result<T, ErrorBody> + Send + 'static,
+    answer: oneshot::Sender<Result<T, ErrorBody>>,
+) -> Job {
+    Job::Write(Box::new(move |on| {
+        let done = step(on);
+        Box::new(move |committed| {
+            let _ = answer.send(match committed {
+                Ok(_) => done,
+                Err(error) => Err(log_unavailable(error)),
+            });
+        })
+    }))
 }
 
 fn stopping() -> ErrorBody {

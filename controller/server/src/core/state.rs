@@ -72,10 +72,7 @@ impl State {
     }
 
     /// One step and its commit, before the writer runs.
-    pub fn change_once<T>(
-        &mut self,
-        step: impl FnOnce(&mut Step<'_>) -> Result<T, ErrorBody>,
-    ) -> anyhow::Result<T> {
+    pub fn change_once<T>(&mut self, step: impl FnOnce(&mut Step<'_>) -> Result<T, ErrorBody>) -> anyhow::Result<T> {
         let mut on = Step::new(self, crate::clock::now());
         let done = step(&mut on);
         let tx = on.into_tx();
@@ -96,7 +93,9 @@ impl State {
                 let seen: Vec<_> = self
                     .world
                     .all_live_sessions()
-                    .filter_map(|session| Some((session.site, session.id, self.world.observation(&session.id)?.clone())))
+                    .filter_map(|session| {
+                        Some((session.site, session.id, self.world.observation(&session.id)?.clone()))
+                    })
                     .collect();
                 self.world = world;
                 self.credentials = credentials;
@@ -217,7 +216,12 @@ impl<'a> Step<'a> {
     }
 
     /// Takes a gateway's counters; they are neither logged nor stored.
-    pub fn observe(&mut self, site: &thinlane_model::SiteId, session: thinlane_model::SessionId, seen: Observation) -> bool {
+    pub fn observe(
+        &mut self,
+        site: &thinlane_model::SiteId,
+        session: thinlane_model::SessionId,
+        seen: Observation,
+    ) -> bool {
         self.state.world.observe(site, session, seen)
     }
 

@@ -55,12 +55,18 @@ fn batch(state: &mut State, shell: &mut Shell, first: Option<Job>, queue: &mut m
         }
         txs.extend(step.into_tx());
     }
+    let mut looks = Vec::new();
     let mut next = first;
     while let Some(job) = next.take() {
-        let mut step = Step::new(state, crate::clock::now());
-        finish.push(job(&mut step));
-        txs.extend(step.into_tx());
-        if finish.len() < BATCH {
+        match job {
+            Job::Write(change) => {
+                let mut step = Step::new(state, crate::clock::now());
+                finish.push(change(&mut step));
+                txs.extend(step.into_tx());
+            }
+            Job::Read(look) => looks.push(look),
+        }
+        if finish.len() + looks.len() < BATCH {
             next = queue.try_recv().ok();
         }
     }
@@ -83,6 +89,9 @@ fn batch(state: &mut State, shell: &mut Shell, first: Option<Job>, queue: &mut m
                 one(Err(error));
             }
         }
+    }
+    for look in looks {
+        look(state);
     }
 }
 

@@ -1,0 +1,326 @@
+//! The agent channel against a real process, with a played gateway: enrolment, activation, ends, clones, crashes.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::gateway::{self, Identity};
+use common::{Controller, Person};
+use reqwest::Method;
+use serde_json::{Value, json};
+use thinlane_model::{Counters, EndReason, RefuseReason};
+use thinlane_wire::{FromAgent, FromController, Refused};
+
+struct World {
+    controller: Controller,
+    ada: Person,
+    olga: Person,
+    erik: Person,
+    north: Identity,
+}
+
+async fn world() -> World {
+    let (controller, ada) = Controller::start().await;
+    controller.inventory(&ada).await;
+    let olga = controller.person(&ada, "olga", &["ops", "approver"]).await;
+    let erik = controller.person(&ada, "erik", &["requester"]).await;
+    let north = gateway::enrol(&controller, &ada, "north").await;
+    World { controller, ada, olga, erik, north }
+}
+
+impl World {
+    async fn request(&self) -> String {
+        self.controller.approved(&self.erik, &self.olga).await
+    }
+
+    async fn activate(&self, request: &str, key: u8) -> (u16, Value) {
+        let key = data_encoding::BASE64.encode(&[key; 32]);
+        let body = json!({"public_key": key, "preshared_key": data_encoding::BASE64.encode(&[42; 32])});
+        self.controller.post(&self.erik, &format!("/requests/{request}/activate"), body).await
+    }
+
+    /// A session that is active at this gateway.
+    async fn session(&self, gateway: &mut gateway::Gateway, key: u8) -> (String, thinlane_model::Grant) {
+        let request = self.request().await;
+        let (answer, grant) = tokio::join!(self.activate(&request, key), async {
+            let (grant, preshared) = gateway.grant().await;
+            assert!(preshared, "the preshared key comes with the first grant");
+            gateway.arm(&grant, key + 100).await;
+            grant
+        });
+        assert_eq!(answer.0, 200, "{}", answer.1);
+        (answer.1["session"]["id"].as_str().expect("an id").to_owned(), grant)
+    }
+}
+
+#[tokio::test]
+async fn an_activation_ends_in_an_armed_lane_with_all_that_a_wireguard_needs() {
+    let world = world().await;
+    let mut north = world.north.online(&world.controller, 1, 1).await;
+    let request = world.request().await;
+    let began = Instant::now();
+    let (answer, grant) = tokio::join!(world.activate(&request, 1), async {
+        let (grant, preshared) = north.grant().await;
+        assert!(preshared);
+        north.arm(&grant, 9).await;
+        grant
+    });
+    let took = began.elapsed();
+    let (status, activated) = answer;
+    assert_eq!(status, 200, "{activated}");
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert_eq!(grant.site, world.north.site);
+    assert_eq!((grant.tuple.port, grant.tuple.address), (502, [192, 168, 1, 10].into()));
+    // The deadline stands on the gateway's own boot clock, 600 s after its last word.
+    let left = grant.deadline.0 - north.time;
+    assert!((590_000..=600_000).contains(&left), "{left}");
+    let session = &activated["session"];
+    assert_eq!((&session["state"], &session["request"]), (&json!("active"), &json!(request)), "{session}");
+    assert_eq!(activated["address"], json!(grant.tuple.engineer.to_string()));
+    assert_eq!(activated["asset_address"], json!(grant.tuple.destination.to_string()));
+    assert_eq!(activated["gateway_key"], json!(data_encoding::BASE64.encode(&[9; 32])));
+    assert_eq!(activated["endpoint"], json!(world.controller.address.to_string()));
+    assert!(activated["remaining_ms"].as_u64().is_some_and(|left| (590_000..=600_500).contains(&left)), "{activated}");
+    let (status, again) = world.activate(&request, 2).await;
+    assert_eq!((status, &again["error"]["code"]), (410, &json!("ended")), "a request opens one session: {again}");
+    // The key has been forgotten: a snapshot for a new connection comes without it.
+    let mut again = world.north.connect(&world.controller, 1, 2).await;
+    let (same, preshared) = again.grant().await;
+    assert_eq!((same, preshared), (grant, false));
+    assert_eq!(north.until_the_end().await.as_deref(), Some("replaced"));
+}
+
+#[tokio::test]
+async fn a_kill_answers_with_the_closing_record_and_its_exact_counters() {
+    let world = world().await;
+    let mut north = world.north.online(&world.controller, 1, 1).await;
+    let (session, grant) = world.session(&mut north, 1).await;
+    let counters = Counters { up_packets: 3, up_bytes: 300, down_packets: 2, down_bytes: 200, ..Counters::default() };
+    let path = format!("/sessions/{session}/kill");
+    let (status, body) = world.controller.post(&world.erik, &path, json!({"reason": "r"})).await;
+    assert_eq!(status, 403, "a requester kills nothing: {body}");
+    let (answer, ()) = tokio::join!(world.controller.post(&world.olga, &path, json!({"reason": "strange"})), async {
+        let told =
+            north.until(|frame| matches!(frame, FromController::Delta(delta) if !delta.withdrawn.is_empty())).await;
+        let FromController::Delta(delta) = told else { panic!("a delta") };
+        assert_eq!(delta.withdrawn[0].reason, EndReason::Killed);
+        // Somebody else's signature is not believed, and ends nothing.
+        north.close(&grant, EndReason::Killed, Counters::default(), true).await;
+        north.close(&grant, EndReason::Killed, counters, false).await;
+        north.until(|frame| matches!(frame, FromController::ClosingAck(_))).await;
+    });
+    let (status, ended) = answer;
+    assert_eq!((status, &ended["state"], &ended["end_reason"]), (200, &json!("ended"), &json!("killed")), "{ended}");
+    assert_eq!((&ended["counters"]["up_packets"], &ended["counters_final"]), (&json!(3), &json!(true)), "{ended}");
+    let kinds = world.controller.kinds(&world.ada).await;
+    for kind in [
+        "request.created",
+        "request.approved",
+        "grant.issued",
+        "session.active",
+        "session.ending",
+        "session.ended",
+        "alarm.raised",
+    ] {
+        assert!(kinds.iter().any(|one| one == kind), "no {kind} in {kinds:?}");
+    }
+    let (_, report) = world.controller.get(&world.ada, "/audit/verify").await;
+    assert_eq!(report["ok"], json!(true), "{report}");
+}
+
+#[tokio::test]
+async fn a_kill_at_a_site_out_of_reach_answers_at_once_that_it_is_ending() {
+    let world = world().await;
+    let mut north = world.north.online(&world.controller, 1, 1).await;
+    let (session, grant) = world.session(&mut north, 1).await;
+    drop(north);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let began = Instant::now();
+    let (status, body) = world.controller.post(&world.olga, &format!("/sessions/{session}/kill"), json!({})).await;
+    assert_eq!(status, 400, "a kill wants a reason: {body}");
+    let (status, body) =
+        world.controller.post(&world.olga, &format!("/sessions/{session}/kill"), json!({"reason": "lost"})).await;
+    assert_eq!((status, &body["state"]), (202, &json!("ending")), "{body}");
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    // Back again, the gateway learns it and delivers its record.
+    let mut north = world.north.online(&world.controller, 1, 2).await;
+    assert!(north.applied.is_empty());
+    north.close(&grant, EndReason::Killed, Counters::default(), false).await;
+    north.until(|frame| matches!(frame, FromController::ClosingAck(_))).await;
+    let (_, ended) = world.controller.get(&world.olga, &format!("/sessions/{session}")).await;
+    assert_eq!(ended["state"], "ended", "{ended}");
+}
+
+#[tokio::test]
+async fn without_a_gateway_an_activation_says_so_and_the_request_stays_good() {
+    let world = world().await;
+    let request = world.request().await;
+    let began = Instant::now();
+    let (status, body) = world.activate(&request, 1).await;
+    assert_eq!((status, &body["error"]["code"]), (504, &json!("site-unreachable")), "{body}");
+    assert!(began.elapsed() < Duration::from_secs(30));
+    let (_, still) = world.controller.get(&world.erik, &format!("/requests/{request}")).await;
+    assert_eq!(still["state"], "approved", "{still}");
+    // A gateway that comes back within the grace is waited for.
+    let (answer, ()) = tokio::join!(world.activate(&request, 1), async {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let mut north = world.north.online(&world.controller, 1, 1).await;
+        let (grant, _) = north.grant().await;
+        north.arm(&grant, 9).await;
+        north.idle(Duration::from_millis(500)).await;
+    });
+    assert_eq!(answer.0, 200, "{}", answer.1);
+}
+
+#[tokio::test]
+async fn what_a_gateway_refuses_is_told_to_the_engineer() {
+    let world = world().await;
+    let mut north = world.north.online(&world.controller, 1, 1).await;
+    let request = world.request().await;
+    let (answer, ()) = tokio::join!(world.activate(&request, 1), async {
+        let (grant, _) = north.grant().await;
+        let refused = Refused {
+            session: Some(grant.session),
+            serial: grant.serial,
+            reason: RefuseReason::CeilingPort,
+            detail: "port 502 is not in agent.toml".to_owned(),
+        };
+        north.say(FromAgent::Refused(refused)).await;
+        north.until(|frame| matches!(frame, FromController::Delta(_))).await;
+    });
+    let (status, body) = answer;
+    assert_eq!((status, &body["error"]["code"]), (502, &json!("site-refused")), "{body}");
+    assert!(body["error"]["message"].as_str().is_some_and(|text| text.contains("ceiling-port")), "{body}");
+}
+
+#[tokio::test]
+async fn an_enrolment_code_is_good_once_and_a_new_enrolment_revokes_the_old_certificate() {
+    let world = world().await;
+    let (status, code) = world.controller.post(&world.ada, "/sites/north/token", json!({})).await;
+    assert_eq!(status, 201, "{code}");
+    let csr = gateway::csr();
+    let enrol = |csr: &str| json!({"code": code["code"], "csr": csr, "agent_version": "1"});
+    let call = |body: Value| world.controller.call(Method::POST, "/enrol", None, Some(body));
+    for garbage in ["", "AAAA", "no base 64", &"A".repeat(20_000)] {
+        let (status, body) = call(enrol(garbage)).await;
+        assert_eq!((status, &body["error"]["code"]), (400, &json!("invalid")), "{body}");
+    }
+    let mut old = world.north.online(&world.controller, 1, 1).await;
+    let (status, enrolled) = call(enrol(&csr.der)).await;
+    assert_eq!(status, 200, "a malformed request does not use the code up: {enrolled}");
+    assert_eq!(old.until_the_end().await.as_deref(), Some("revoked"));
+    let (status, body) = call(enrol(&gateway::csr().der)).await;
+    assert_eq!((status, &body["error"]["code"]), (401, &json!("authentication-failed")), "{body}");
+    let mut again = world.north.connect(&world.controller, 1, 2).await;
+    assert_eq!(again.until_the_end().await.as_deref(), Some("revoked"));
+    let new = gateway::identity(csr, &enrolled);
+    assert_eq!(new.site, world.north.site);
+    new.online(&world.controller, 2, 1).await;
+}
+
+#[tokio::test]
+async fn a_copied_key_freezes_the_site_until_ops_thaw_it_and_a_reconnect_does_not() {
+    let world = world().await;
+    // Twenty abrupt reconnects of one gateway: the newest always counts.
+    for number in 1..=20 {
+        let gateway = world.north.online(&world.controller, 1, number).await;
+        drop(gateway);
+    }
+    let mut first = world.north.online(&world.controller, 1, 21).await;
+    let mut second = world.north.connect(&world.controller, 2, 1).await;
+    let (one, two) = tokio::join!(first.until_the_end(), second.until_the_end());
+    assert_eq!((one.as_deref(), two.as_deref()), (Some("frozen"), Some("frozen")));
+    let (_, site) = world.controller.get(&world.olga, "/sites/north").await;
+    assert_eq!(site["state"], "frozen", "{site}");
+    let mut third = world.north.connect(&world.controller, 1, 22).await;
+    assert_eq!(third.until_the_end().await.as_deref(), Some("frozen"));
+    let (status, body) = world.controller.post(&world.erik, "/sites/north/unfreeze", json!({"reason": "r"})).await;
+    assert_eq!(status, 403, "{body}");
+    let (status, body) =
+        world.controller.post(&world.olga, "/sites/north/unfreeze", json!({"reason": "found it"})).await;
+    assert_eq!(status, 200, "{body}");
+    world.north.online(&world.controller, 1, 23).await;
+    let kinds = world.controller.kinds(&world.ada).await;
+    assert!(kinds.contains(&"site.frozen".to_owned()) && kinds.contains(&"site.unfrozen".to_owned()), "{kinds:?}");
+}
+
+#[tokio::test]
+async fn nobody_without_a_certificate_of_this_controller_gets_into_the_channel() {
+    let (one, two) = tokio::join!(world(), world());
+    let foreign = two.north.dial(&one.controller).await;
+    // The client's half of the handshake may be done before the refusal arrives: nothing may be answered.
+    if let Ok(mut stream) = foreign {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let _ = stream.write_all(&[0, 0, 0, 1, 0]).await;
+        let mut byte = [0; 1];
+        let read = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut byte)).await.expect("it is closed");
+        assert!(!matches!(read, Ok(length) if length > 0));
+    }
+    // Garbage instead of frames ends that connection and nothing else.
+    let mut north = one.north.online(&one.controller, 1, 1).await;
+    north.say_bytes(&[0xff; 64]).await;
+    assert_eq!(north.until_the_end().await.as_deref(), Some("protocol"));
+    one.north.online(&one.controller, 1, 2).await;
+}
+
+#[tokio::test]
+async fn a_crash_of_the_controller_loses_no_session_and_what_was_asked_of_it_still_happens() {
+    let mut world = world().await;
+    let mut north = world.north.online(&world.controller, 1, 1).await;
+    let (session, grant) = world.session(&mut north, 1).await;
+    world.controller.kill();
+    assert_eq!(north.until_the_end().await, None);
+    world.controller.run().await;
+    let (_, view) = world.controller.get(&world.erik, &format!("/sessions/{session}")).await;
+    assert_eq!(view["state"], "active", "{view}");
+    let mut north = world.north.online(&world.controller, 1, 2).await;
+    assert_eq!(north.applied.keys().collect::<Vec<_>>(), [&grant.session]);
+    let path = format!("/sessions/{session}/release");
+    let (answer, ()) = tokio::join!(world.controller.post(&world.erik, &path, json!({})), async {
+        north.until(|frame| matches!(frame, FromController::Delta(delta) if !delta.withdrawn.is_empty())).await;
+        north.close(&grant, EndReason::Released, Counters::default(), false).await;
+        north.until(|frame| matches!(frame, FromController::ClosingAck(_))).await;
+    });
+    assert_eq!((answer.0, &answer.1["end_reason"]), (200, &json!("released")), "{}", answer.1);
+}
+
+#[tokio::test]
+async fn a_lock_ends_sessions_blocks_new_ones_and_the_session_stream_says_so() {
+    let world = world().await;
+    let mut north = world.north.online(&world.controller, 1, 1).await;
+    let (session, grant) = world.session(&mut north, 1).await;
+    let stream = world
+        .controller
+        .http()
+        .get(world.controller.url(&format!("/api/v1/sessions/{session}/events")))
+        .bearer_auth(&world.olga.token)
+        .send()
+        .await
+        .expect("a stream");
+    assert_eq!(stream.status().as_u16(), 200);
+    let lock = json!({"kind": "asset", "name": "plc-1", "reason": "maintenance"});
+    let (answer, ()) = tokio::join!(world.controller.post(&world.olga, "/locks", lock), async {
+        north.until(|frame| matches!(frame, FromController::Delta(delta) if !delta.withdrawn.is_empty())).await;
+        north.close(&grant, EndReason::Locked, Counters::default(), false).await;
+        north.until(|frame| matches!(frame, FromController::ClosingAck(_))).await;
+    });
+    assert_eq!((answer.0, &answer.1["ended_sessions"]), (201, &json!([session])), "{}", answer.1);
+    // The stream ends by itself after the end.
+    let text = tokio::time::timeout(Duration::from_secs(10), stream.text()).await.expect("it ends").expect("text");
+    let states: Vec<String> = text
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data:")?).ok())
+        .filter_map(|event| event["session"]["state"].as_str().map(str::to_owned))
+        .collect();
+    assert_eq!(
+        (states.first().map(String::as_str), states.last().map(String::as_str)),
+        (Some("active"), Some("ended")),
+        "{text}"
+    );
+    let body = json!({"asset": "plc-1", "task": "modbus", "reason": "again"});
+    let (status, body) = world.controller.post(&world.erik, "/requests", body).await;
+    assert_eq!((status, &body["error"]["code"]), (403, &json!("locked")), "{body}");
+    let (status, body) = world.controller.delete(&world.olga, "/locks/asset/plc-1").await;
+    assert_eq!(status, 200, "{body}");
+    world.request().await;
+}
