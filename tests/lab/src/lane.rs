@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::{Background, Lab, Output};
+use crate::{Background, Lab, Output, Payload, Shell, now_ms};
 
 /// An open lane; taken down when dropped.
 pub struct Lane<'a> {
@@ -49,6 +49,64 @@ impl<'a> Lane<'a> {
         let to = format!("{}:{}", self.address, self.port);
         let words = ["thinlane-sim", "echo", protocol, &to, "--every", every, "--for", length, "--patience", "2s"];
         Background::start(self.lab.on("erik", &words))
+    }
+
+    /// The same, but waiting for answers as long as it lasts.
+    pub fn patient_echo(&self, protocol: &str, every: &str, length: &str) -> Result<Background> {
+        let to = format!("{}:{}", self.address, self.port);
+        let words = ["thinlane-sim", "echo", protocol, &to, "--every", every, "--for", length, "--patience", length];
+        Background::start(self.lab.on("erik", &words))
+    }
+
+    /// Kills the agent of the lane's site (`north`) and puts a kernel device in the place of its `tl0`, so that only
+    /// the nftables lane is left to hold; echoes over UDP through that, and gives the device's clear view of when.
+    pub fn echo_past_a_dead_agent(&self, every: &str, length: &str) -> Result<Vec<Payload>> {
+        let lab = self.lab;
+        let engineer = self.show()?["address"].as_str().context("the session's /32")?.to_owned();
+        let (space, gateway) = (format!("{}-x", lab.name()), "169.254.7.1");
+        lab.agent_process("north", "kill")?;
+        let host = |words: &[&str]| -> Result<()> { Shell::new("ip").args(words).run()?.good().map(|_| ()) };
+        host(&["netns", "add", &space])?;
+        let outcome = (|| -> Result<Vec<Payload>> {
+            let near = format!(
+                "set -e; ip link add name tl0 type veth peer name eng0; ip link set dev tl0 up; ip link set dev eng0 netns {space}; \
+                 sysctl -qw net.ipv4.conf.tl0.forwarding=1 net.ipv4.conf.tl0.rp_filter=0; ip addr add {gateway}/32 dev tl0; ip route add {engineer}/32 dev tl0"
+            );
+            lab.on("north", &["sh", "-c", &near]).run()?.good()?;
+            let far = format!(
+                "set -e; ip addr add {engineer}/32 dev eng0; ip link set dev eng0 up; ip route add {gateway} dev eng0; ip route add default via {gateway} src {engineer}"
+            );
+            host(&["netns", "exec", &space, "sh", "-c", &far])?;
+            let start = now_ms();
+            let sim = lab.bin().join("thinlane-sim").to_string_lossy().into_owned();
+            let to = format!("{}:{}", self.address, self.port);
+            Shell::new("ip")
+                .args(&[
+                    "netns",
+                    "exec",
+                    &space,
+                    &sim,
+                    "echo",
+                    "udp",
+                    &to,
+                    "--every",
+                    every,
+                    "--for",
+                    length,
+                    "--patience",
+                    "1s",
+                ])
+                .run()?;
+            lab.device("north-1").payloads_since(start)
+        })();
+        lab.on("north", &["ip", "link", "del", "tl0"]).run()?;
+        host(&["netns", "del", &space])?;
+        outcome
+    }
+
+    /// The lane's end as milliseconds since 1970.
+    pub fn end_ms(&self) -> Result<f64> {
+        Ok(Shell::new("date").args(&["-d", &self.ends_at, "+%s%3N"]).run()?.good()?.stdout.trim().parse()?)
     }
 
     /// One short exchange through the lane; its output says how it went.

@@ -48,6 +48,11 @@ impl Lab {
         Ok(lab)
     }
 
+    /// The lab's name: what its namespaces begin with.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The folder with the lab's files: logs, device logs, the directories of controller and agents.
     pub fn root(&self) -> &Path {
         &self.root

@@ -10,12 +10,6 @@ use thinlane_lab::{Lab, Lane, now_ms, wait_until};
 /// rest is this machine's scheduling).
 const SLACK_MS: f64 = 80.0;
 
-/// Milliseconds since 1970 of an RFC 3339 time in UTC, asked of `date`.
-fn moment(text: &str) -> Result<f64> {
-    let out = thinlane_lab::Shell::new("date").args(&["-d", text, "+%s%3N"]).run()?.good()?.stdout;
-    Ok(out.trim().parse()?)
-}
-
 /// Ends a session in one way and says until when, at the latest, a payload may still have arrived.
 type Ending = fn(&Lab, &Lane) -> Result<f64>;
 
@@ -40,7 +34,7 @@ fn by_isolation(lab: &Lab, _: &Lane) -> Result<f64> {
 }
 
 fn by_expiry(_: &Lab, lane: &Lane) -> Result<f64> {
-    let end = moment(&lane.ends_at)?;
+    let end = lane.end_ms()?;
     while now_ms() < end + 200.0 {
         sleep(Duration::from_millis(50));
     }
@@ -97,60 +91,13 @@ pub fn t01_both_tcp_ends_are_reset(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// A kernel device takes the place of the agent's `tl0`, so that only the nftables lane is left to hold.
 pub fn t02_a_killed_agents_lane_ends_on_time_in_the_kernel(lab: &Lab) -> Result<()> {
     let lane = lab.lane("north-plc1", "echo-udp", "6s")?;
-    let engineer = lane.show()?["address"].as_str().context("the session's /32")?.to_owned();
-    lab.agent_process("north", "kill")?;
-    let stand_in = format!(
-        "set -e; ip link add tl0 type veth peer name eng0; ip link set tl0 up; sysctl -qw net.ipv4.conf.tl0.forwarding=1 net.ipv4.conf.tl0.rp_filter=0; \
-         ip netns add tthr-eng; ip link set eng0 netns tthr-eng; ip addr add 169.254.7.1/32 dev tl0; ip route add {engineer}/32 dev tl0; \
-         ip netns exec tthr-eng ip addr add {engineer}/32 dev eng0; ip netns exec tthr-eng ip link set eng0 up; \
-         ip netns exec tthr-eng ip route add 169.254.7.1 dev eng0; ip netns exec tthr-eng ip route add default via 169.254.7.1 src {engineer}"
-    );
-    let undo = || lab.on("north", &["sh", "-c", "ip link del tl0; ip netns del tthr-eng"]).run();
-    let outcome = (|| -> Result<()> {
-        lab.on("north", &["sh", "-c", &stand_in]).run()?.good()?;
-        let start = now_ms();
-        let to = format!("{}:7", lane.address);
-        let sim = lab.bin().join("thinlane-sim").to_string_lossy().into_owned();
-        let echo = lab
-            .on(
-                "north",
-                &[
-                    "ip",
-                    "netns",
-                    "exec",
-                    "tthr-eng",
-                    &sim,
-                    "echo",
-                    "udp",
-                    &to,
-                    "--every",
-                    "5ms",
-                    "--for",
-                    "8s",
-                    "--patience",
-                    "1s",
-                ],
-            )
-            .run()?;
-        let end = moment(&lane.ends_at)?;
-        let arrived = lab.device("north-1").payloads_since(start)?;
-        ensure!(
-            arrived.len() > 50,
-            "only {} payloads crossed the stand-in: {} {}",
-            arrived.len(),
-            echo.stdout,
-            echo.stderr
-        );
-        let late = arrived.last().map_or(0.0, |last| last.at_ms) - end;
-        ensure!(late < SLACK_MS, "the last payload came {late:.0} ms after the deadline");
-        ensure!(late > -1_000.0, "the lane closed {late:.0} ms before its deadline");
-        Ok(())
-    })();
-    undo()?;
-    outcome?;
+    let arrived = lane.echo_past_a_dead_agent("5ms", "8s")?;
+    ensure!(arrived.len() > 50, "only {} payloads crossed the stand-in", arrived.len());
+    let late = arrived.last().map_or(0.0, |last| last.at_ms) - lane.end_ms()?;
+    ensure!(late < SLACK_MS, "the last payload came {late:.0} ms after the deadline");
+    ensure!(late > -1_000.0, "the lane closed {late:.0} ms before its deadline");
     lab.agent_process("north", "start")?;
     lab.wait_ready("north")?;
     wait_until(8_000, "the session has ended", || Ok(lane.show()?["state"] == "ended"))?;
@@ -170,7 +117,7 @@ pub fn t02_a_stopped_agents_lane_ends_on_time(lab: &Lab) -> Result<()> {
     let map = lab.nft("north", &["list", "map", "inet", "thinlane", "up"])?;
     ensure!(!map.contains("expires"), "an element outlived its lane: {map}");
     lab.agent_process("north", "resume")?;
-    lab.device("north-1").quiet_after(moment(&lane.ends_at)? + SLACK_MS)?;
+    lab.device("north-1").quiet_after(lane.end_ms()? + SLACK_MS)?;
     wait_until(8_000, "the session has ended", || Ok(lane.show()?["state"] == "ended"))?;
     ensure!(lane.show()?["end_reason"] == "expired");
     drop(echo);

@@ -11,7 +11,7 @@ pub fn t19_an_edited_log_is_found(lab: &Lab) -> Result<()> {
     lab.thinlane("ada", &["audit", "verify"]).run()?.good()?;
     let dir = lab.root().join("controller").to_string_lossy().into_owned();
     let edits = [
-        "UPDATE entries SET json = replace(json, 'erik', 'eryk') WHERE idx = (SELECT max(idx) - 1 FROM entries)",
+        "UPDATE entries SET json = CAST(replace(CAST(json AS TEXT), 'e', 'E') AS BLOB) WHERE idx = (SELECT max(idx) - 1 FROM entries)",
         "DELETE FROM entries WHERE idx = (SELECT max(idx) FROM entries)",
         "DELETE FROM entries WHERE idx = (SELECT max(idx) / 2 FROM entries)",
     ];

@@ -172,7 +172,7 @@ fn other_services_stay_closed(lab: &Lab, lane: &Lane) -> Result<()> {
 pub fn t27_a_flushed_ruleset_opens_nothing(lab: &Lab) -> Result<()> {
     let lane = lab.lane("north-plc1", "echo-udp", "1m")?;
     let start = now_ms();
-    let echo = lane.echo("udp", "20ms", "12s")?;
+    let echo = lane.patient_echo("udp", "20ms", "30s")?;
     lab.device("north-1").wait_for(10, start)?;
     lab.agent_process("north", "pause")?;
     lab.nft("north", &["flush", "ruleset"])?;
