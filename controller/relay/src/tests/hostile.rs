@@ -193,8 +193,8 @@ fn a_flood_of_bogus_initiations_costs_little_and_starves_no_end() {
     }
     let mut bogus = initiation(key(9999), 1, 1);
     let (mut searched, mut flood) = (0, 0u32);
-    for second in 0..10u32 {
-        for _ in 0..20_000 {
+    for second in 0..5u32 {
+        for _ in 0..10_000 {
             flood += 1;
             bogus[20..24].copy_from_slice(&flood.to_le_bytes());
             let from = SocketAddr::from(([10, (flood >> 16) as u8, (flood >> 8) as u8, flood as u8], 1000));
@@ -208,9 +208,9 @@ fn a_flood_of_bogus_initiations_costs_little_and_starves_no_end() {
         let from = SocketAddr::from(([203, 0, 113, second as u8], 9));
         assert_eq!(world.send(from, &initiation(newcomer, 1, fresh)), Err(DropReason::NoAddress));
     }
-    assert!(searched < 20_000, "{searched} of {flood} were searched for");
+    assert!(searched < 5_000, "{searched} of {flood} were searched for");
     assert_eq!(world.send(at(1), &data(20, 1)), Ok(vec![2]));
-    assert_eq!(world.relay.addresses.len(), 12, "strangers leave nothing behind");
+    assert_eq!(world.relay.addresses.len(), 7, "strangers leave nothing behind");
 }
 
 #[test]
