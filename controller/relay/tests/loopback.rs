@@ -1,6 +1,7 @@
 //! Two WireGuard ends of another's making talk through the running relay on loopback.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use boringtun::noise::{Tunn, TunnResult};
@@ -134,6 +135,15 @@ impl Lane {
     }
 }
 
+/// Ends the flood also when an assertion fails.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn wait_for(mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
@@ -192,14 +202,15 @@ fn nothing_of_a_closed_session_leaves_the_relay_even_under_load() {
     let (mut lane, mut other) = (Lane::open(&shell, 3), Lane::open(&shell, 4));
     lane.connect(&handle);
     other.connect(&handle);
-    let stop = std::sync::atomic::AtomicBool::new(false);
+    let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _stopped = StopOnDrop(&stop);
         let flood = lane.engineer.socket.try_clone().expect("a socket");
         let (relay, stop) = (shell.local_addr(), &stop);
         let mut engineer = lane.engineer;
         scope.spawn(move || {
             let mut buffer = vec![0; 2000];
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            while !stop.load(Ordering::Relaxed) {
                 if let TunnResult::WriteToNetwork(out) = engineer.tunn.encapsulate(&packet(7, 1400), &mut buffer) {
                     let _ = flood.send_to(out, relay);
                 }
@@ -217,7 +228,6 @@ fn nothing_of_a_closed_session_leaves_the_relay_even_under_load() {
         std::thread::sleep(Duration::from_millis(200));
         let late = lane.gateway.socket.recv_from(&mut buffer);
         assert!(late.is_err(), "a datagram after closing; {} had passed", stats.up_packets);
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
     assert!(handle.totals().dropped[&thinlane_relay::DropReason::UnknownIndex] > 0, "the flood went on");
     other.exchange(5);
