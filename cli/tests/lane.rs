@@ -194,6 +194,23 @@ fn what_a_kill_9_leaves_is_found_removed_and_released_by_the_next_call() {
 }
 
 #[test]
+fn a_new_connect_also_tidies_up_after_a_kill_9() {
+    let site = Site::start(MINUTE, Manner::Answers);
+    let person = site.engineer();
+    let mut child = begin(&person, &["connect", "rtu-7", "--json"]);
+    eventually("the lane is up", || !site.wire.lanes().is_empty() && person.lane_files().len() == 1);
+    signal(&child, Signal::SIGKILL);
+    child.wait().expect("the program");
+    let (_, findings, _) = person.says(&["doctor"]);
+    assert!(findings.contains("left over from killed processes: ses_abcdefgh"), "{findings}");
+    // The used request is used; what counts is that the leftovers are no second lane.
+    let (code, _, stderr) = person.says(&["connect", "rtu-7"]);
+    assert!(stderr.contains("removed what was left of the lane ses_abcdefgh"), "{stderr}");
+    assert_eq!(code, 2, "{stderr}");
+    assert!(site.was_released() && person.lane_files().is_empty());
+}
+
+#[test]
 fn an_interface_that_outlived_its_process_is_removed_and_a_gateways_own_is_not() {
     let site = Site::start(MINUTE, Manner::Answers);
     let person = site.engineer();

@@ -137,7 +137,10 @@ fn notes(site: &SiteView) -> String {
 }
 
 fn show(site: &SiteView) -> String {
-    let clock = |millis: i64| format!("{:+.1} s against the controller", millis as f64 / 1000.0);
+    let clock = |millis: i64| match millis.abs() {
+        0..50 => "in step with the controller".to_owned(),
+        _ => format!("{:+.1} s against the controller", millis as f64 / 1000.0),
+    };
     text::pairs(&[
         ("site", site.site.to_string()),
         ("id", site.id.to_string()),
