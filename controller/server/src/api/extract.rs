@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
+use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use thinlane_model::{Login, Role, Roles, Wall};
 use thinlane_session::Actor;
@@ -17,6 +18,8 @@ use crate::core::State;
 
 /// Bytes of a body at most.
 pub const MOST_BODY: usize = 1 << 20;
+/// Bytes of a larger one that are still read.
+const MOST_THROWN_AWAY: usize = 16 << 20;
 /// How long a body may take.
 const BODY_TIME: Duration = Duration::from_secs(30);
 
@@ -108,22 +111,18 @@ pub struct Body<T>(pub T);
 impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
     type Rejection = Problem;
     async fn from_request(request: Request, _: &App) -> Answer<Self> {
-        let declared =
-            request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        let too_large =
-            || Problem::invalid(StatusCode::PAYLOAD_TOO_LARGE, format!("a body has at most {MOST_BODY} bytes"));
-        if declared.is_some_and(|length: u64| length > MOST_BODY as u64) {
-            return Err(too_large());
-        }
-        let read = axum::body::to_bytes(request.into_body(), MOST_BODY);
-        let bytes = match tokio::time::timeout(BODY_TIME, read).await {
+        let bytes = match tokio::time::timeout(BODY_TIME, read_body(request.into_body())).await {
             Err(_) => return Err(Problem::invalid(StatusCode::REQUEST_TIMEOUT, "the body took too long")),
-            Ok(Err(_)) => return Err(too_large()),
-            Ok(Ok(bytes)) => bytes,
+            Ok(Err(())) => return Err(Problem::invalid(StatusCode::BAD_REQUEST, "the body was cut off")),
+            Ok(Ok(None)) => {
+                let message = format!("a body has at most {MOST_BODY} bytes");
+                return Err(Problem::invalid(StatusCode::PAYLOAD_TOO_LARGE, message));
+            }
+            Ok(Ok(Some(bytes))) => bytes,
         };
         let text: &[u8] = if bytes.iter().all(u8::is_ascii_whitespace) { b"{}" } else { &bytes };
         let value = serde_json::from_slice(text).map_err(|error| {
-            // What was sent may be a password: only the place and the kind of the fault are told.
+            // Told to the sender alone, and logged nowhere: it may quote what was sent.
             let detail = error.to_string();
             let shown: String = detail.chars().take(300).collect();
             let message = match error.classify() {
@@ -134,6 +133,23 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
         })?;
         Ok(Self(value))
     }
+}
+
+/// Reads a body; `None`: it is too large. Some of what is too much is read and thrown away, or the sender, still
+/// busy sending, would never see the answer.
+async fn read_body(body: axum::body::Body) -> Result<Option<Vec<u8>>, ()> {
+    let mut chunks = body.into_data_stream();
+    let (mut bytes, mut total) = (Vec::new(), 0usize);
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(drop)?;
+        total = total.saturating_add(chunk.len());
+        match total {
+            small if small <= MOST_BODY => bytes.extend_from_slice(&chunk),
+            large if large <= MOST_THROWN_AWAY => bytes.clear(),
+            _ => return Ok(None),
+        }
+    }
+    Ok((total <= MOST_BODY).then_some(bytes))
 }
 
 /// Parameters after the `?`.
