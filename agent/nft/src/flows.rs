@@ -44,6 +44,25 @@ impl Nft {
         }
     }
 
+    /// Deletes those connections of the tuple's engineer that are not the lane's own, mapped as the lane maps them.
+    ///
+    /// For a lane that goes on after the table was gone for a while: what came to be meanwhile went unmapped, and
+    /// would stay so for as long as the kernel remembers it. Returns how many were deleted.
+    pub fn drop_stray_flows(&mut self, tuple: &Tuple) -> Result<u32, NftError> {
+        let mut dropped = 0;
+        for found in self.found_flows(tuple.engineer)? {
+            let flow = &found.flow;
+            let own = (flow.source, flow.destination, flow.destination_port)
+                == (tuple.engineer, tuple.destination, tuple.port)
+                && flow.protocol == tuple.protocol.number()
+                && flow.reply_source == tuple.address;
+            if !own {
+                dropped += u32::from(self.drop_flow(&found)?);
+            }
+        }
+        Ok(dropped)
+    }
+
     /// Every connection from or to this engineer's address, in order.
     pub fn flows(&mut self, engineer: Ipv4Addr) -> Result<Vec<Flow>, NftError> {
         let mut flows: Vec<_> = self.found_flows(engineer)?.into_iter().map(|found| found.flow).collect();

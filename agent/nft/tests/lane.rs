@@ -219,6 +219,27 @@ fn an_icmp_error_about_the_lanes_own_flow_comes_back_and_no_other() {
     });
     assert_eq!(refused, Err(std::io::ErrorKind::ConnectionRefused));
     assert_eq!(nft.lanes().expect("state")[0].denied_packets, 0);
+
+    let before = received(&lab.engineer, "wg0");
+    lab.device.within(|| {
+        use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto, socket};
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let raw = socket(AddressFamily::Inet, SockType::Raw, flags, SockProtocol::Icmp).expect("a raw socket");
+        // "Port unreachable" about a datagram that the engineer never sent: 198.19.0.1:4660 to 192.168.1.10:2405.
+        let mut error = vec![3, 3, 0, 0, 0, 0, 0, 0, 0x45, 0, 0, 28, 0, 1, 0, 0, 64, 17, 0, 0];
+        error.extend(ENGINEER.octets());
+        error.extend(DEVICE.octets());
+        error.extend([0x12, 0x34, 0x09, 0x65, 0, 8, 0, 0]);
+        let sum: u32 = error.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
+        let sum = (sum & 0xffff) + (sum >> 16);
+        let check = !u16::try_from((sum & 0xffff) + (sum >> 16)).expect("folded");
+        error[2..4].copy_from_slice(&check.to_be_bytes());
+        let to = SockaddrIn::from(std::net::SocketAddrV4::new(ENGINEER, 0));
+        sendto(std::os::fd::AsRawFd::as_raw_fd(&raw), &error, &to, MsgFlags::empty()).expect("send");
+    });
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(received(&lab.engineer, "wg0"), before, "an invented error reached the engineer");
+    assert_eq!(nft.lanes().expect("state")[0].denied_packets, 1);
 }
 
 #[test]
