@@ -188,7 +188,7 @@ impl Site {
         let named = signed.peek();
         let goes_on = named.is_some_and(|(session, serial)| {
             let lane = self.lanes.get(&session).filter(|lane| !lane.is_closing());
-            lane.is_some_and(|lane| serial <= lane.newest().serial || !proven)
+            lane.is_some_and(|lane| serial <= lane.newest().serial)
         });
         if (!proven || goes_on || named.is_none()) && self.was_told(signed, reason) {
             return;
