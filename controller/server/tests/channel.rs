@@ -9,7 +9,9 @@ use common::{Controller, Person};
 use reqwest::Method;
 use serde_json::{Value, json};
 use thinlane_model::{Counters, EndReason, RefuseReason};
-use thinlane_wire::{FromAgent, FromController, Refused};
+use thinlane_tlog::tree::verify_consistency;
+use thinlane_tlog::{SignedCheckpoint, Verifier};
+use thinlane_wire::{FromAgent, FromController, Refused, RenewAnswer, WitnessReport};
 
 struct World {
     controller: Controller,
@@ -323,4 +325,117 @@ async fn a_lock_ends_sessions_blocks_new_ones_and_the_session_stream_says_so() {
     let (status, body) = world.controller.delete(&world.olga, "/locks/asset/plc-1").await;
     assert_eq!(status, 200, "{body}");
     world.request().await;
+}
+
+#[tokio::test]
+async fn gateways_are_witnesses_of_the_log_and_what_does_not_fit_is_an_alarm() {
+    let world = world().await;
+    let mut north = world.north.online(&world.controller, 1, 1).await;
+    let checkpoint = |frame: FromController| match frame {
+        FromController::Checkpoint(checkpoint) => checkpoint,
+        other => panic!("no checkpoint: {other:?}"),
+    };
+    let is_checkpoint = |frame: &FromController| matches!(frame, FromController::Checkpoint(_));
+    let (_, told) = world.controller.get(&world.ada, "/audit/checkpoint").await;
+    let key: Verifier = told["key"].as_str().expect("a key").parse().expect("a vkey");
+    let open = |note: &str| SignedCheckpoint::open(note.as_bytes(), &key).expect("signed").checkpoint().clone();
+
+    // The first one begins at nothing; the next one continues from what the gateway says it remembers.
+    let first = checkpoint(north.until(is_checkpoint).await);
+    let known = open(&first.note);
+    assert_eq!((first.from_size, first.consistency.len()), (0, 0));
+    let report =
+        |size: u64, root: [u8; 32]| FromAgent::Witness(WitnessReport { size, root: Some(root), problem: None });
+    north.say(report(known.size(), known.root().0)).await;
+    for site in ["a", "b", "c"] {
+        assert_eq!(world.controller.post(&world.ada, "/sites", json!({"site": site})).await.0, 201);
+    }
+    drop(north);
+    let mut north = world.north.online(&world.controller, 1, 2).await;
+    let again = checkpoint(north.until(is_checkpoint).await);
+    assert_eq!(again.from_size, 0, "a new connection has said nothing yet");
+    north.say(report(known.size(), known.root().0)).await;
+    let next = checkpoint(north.until(is_checkpoint).await);
+    let newest = open(&next.note);
+    let proof: Vec<_> = next.consistency.iter().map(|hash| thinlane_tlog::Hash(*hash)).collect();
+    assert_eq!(next.from_size, known.size());
+    verify_consistency(known.size(), &known.root(), newest.size(), &newest.root(), &proof).expect("it continues");
+    let (_, report_ok) = world.controller.get(&world.ada, "/audit/verify").await;
+    assert_eq!(report_ok["ok"], json!(true), "{report_ok}");
+
+    // Another root over the same entries: this is not the log that the gateway knew.
+    north.say(report(known.size(), [7; 32])).await;
+    wait_for_alarm(&world, "log-forked").await;
+    let (_, forked) = world.controller.get(&world.ada, "/audit/verify").await;
+    assert_eq!((&forked["ok"], &forked["problems"][0]["kind"]), (&json!(false), &json!("forked")), "{forked}");
+    // A longer log than ours: we are the old copy.
+    north.say(report(1_000_000, [7; 32])).await;
+    wait_for_alarm(&world, "log-rolled-back").await;
+    let (_, old) = world.controller.get(&world.ada, "/audit/verify").await;
+    assert_eq!(old["problems"][0]["kind"], "rolled-back", "{old}");
+}
+
+async fn wait_for_alarm(world: &World, kind: &str) {
+    for _ in 0..100 {
+        let (_, entries) = world.controller.get(&world.ada, "/audit/entries?last=20").await;
+        let found = entries["items"].as_array().expect("entries").iter().any(|one| one["entry"]["alarm"] == kind);
+        if found {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("no alarm {kind}");
+}
+
+#[tokio::test]
+async fn an_expired_gateway_may_ask_for_a_new_certificate_and_nothing_else_until_ops_say_so() {
+    let mut world = world().await;
+    assert!(world.controller.stop().await);
+    // A hundred days later, a spare gateway from the shelf.
+    world.controller.run_under(&["faketime", "-f", "+100d"]).await;
+    let log_in = |who: &Person| {
+        let steps = 100 * 86_400 / 30;
+        json!({"user": who.login, "password": common::PASSWORD, "totp": common::totp(&who.secret, steps)})
+    };
+    let mut people = Vec::new();
+    for who in [&world.olga, &world.ada] {
+        let (status, token) = world.controller.call(Method::POST, "/login", None, Some(log_in(who))).await;
+        assert_eq!(status, 200, "{token}");
+        people.push(Person { token: token["token"].as_str().expect("a token").to_owned(), ..who.clone() });
+    }
+    let mut spare = world.north.connect(&world.controller, 1, 1).await;
+    spare.until(|frame| matches!(frame, FromController::Welcome(_))).await;
+    let (_, site) = world.controller.get(&people[0], "/sites/north").await;
+    assert_eq!(site["state"], "offline", "an expired gateway is not online: {site}");
+    let csr = data_encoding::BASE64.decode(gateway::csr().der.as_bytes()).expect("base 64");
+    spare.say(FromAgent::Renew(csr.clone())).await;
+    let answer = spare.until(|frame| !matches!(frame, FromController::Ping(_))).await;
+    assert!(matches!(&answer, FromController::Renewed(RenewAnswer::Refused(why)) if why.contains("ops")), "{answer:?}");
+    let (status, body) = world.controller.post(&people[0], "/sites/north/renew", json!({})).await;
+    assert_eq!(status, 200, "{body}");
+    spare.say(FromAgent::Renew(csr.clone())).await;
+    let answer = spare.until(|frame| matches!(frame, FromController::Renewed(_))).await;
+    assert!(matches!(&answer, FromController::Renewed(RenewAnswer::Chain(chain)) if chain.len() == 2), "{answer:?}");
+    spare.say(FromAgent::Renew(csr)).await;
+    let answer = spare.until(|frame| matches!(frame, FromController::Renewed(_))).await;
+    assert!(matches!(&answer, FromController::Renewed(RenewAnswer::Refused(_))), "one approval, one certificate");
+    let kinds = world.controller.kinds(&people[1]).await;
+    assert!(kinds.contains(&"agent.renewed".to_owned()), "{kinds:?}");
+}
+
+#[tokio::test]
+async fn a_running_gateway_renews_its_certificate_by_itself() {
+    let world = world().await;
+    let mut north = world.north.online(&world.controller, 1, 1).await;
+    let csr = gateway::csr();
+    let der = data_encoding::BASE64.decode(csr.der.as_bytes()).expect("base 64");
+    north.say(FromAgent::Renew(der)).await;
+    let FromController::Renewed(RenewAnswer::Chain(chain)) =
+        north.until(|frame| matches!(frame, FromController::Renewed(_))).await
+    else {
+        panic!("a certificate");
+    };
+    let renewed = world.north.renewed(csr, chain);
+    renewed.online(&world.controller, 1, 2).await;
+    north.say(FromAgent::Renew(vec![0x30; 20])).await;
 }

@@ -67,7 +67,7 @@ async fn serve(dir: Dir, config: Config) -> Result<()> {
     report_policy(&policy);
     let state = State::load(store, policy, pools(&config)?, config.relay_public.clone())?;
     let (handle, executor) = (relay.handle(), channels.clone());
-    let (core, writer) = Core::start(state, |core| Shell::new(core, handle, executor))?;
+    let (core, mut writer) = Core::start(state, |core| Shell::new(core, handle, executor))?;
     core.write_surely(|step| {
         step.note(&Actor::System, Note::ControllerStarted { version: env!("CARGO_PKG_VERSION").to_owned() })?;
         step.policy_changed()
@@ -101,10 +101,15 @@ async fn serve(dir: Dir, config: Config) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+    let mut failed = false;
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            () = writer.ended() => {
+                failed = true;
+                break;
+            }
             _ = hang_up.recv() => reload(&dir, &config, &core).await,
             _ = housekeeping.tick() => {
                 match ca.server(&dir, &names, crate::clock::wall()).and_then(|identity| tls.replace(&ca, identity)) {
@@ -125,7 +130,7 @@ async fn serve(dir: Dir, config: Config) -> Result<()> {
     tokio::task::spawn_blocking(move || writer.join()).await.context("the writer cannot be awaited")?;
     drop(relay);
     tracing::info!("stopped");
-    Ok(())
+    if failed { Err(anyhow!("the writer has ended by itself; the log above says why")) } else { Ok(()) }
 }
 
 /// Reads the policies again. An invalid policy denies everything new, and everybody is told.

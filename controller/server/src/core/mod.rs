@@ -51,7 +51,10 @@ pub struct Core {
 }
 
 /// The writer's thread; join it after [`Core::stop`].
-pub struct Writer(std::thread::JoinHandle<()>);
+pub struct Writer {
+    thread: std::thread::JoinHandle<()>,
+    ended: watch::Receiver<()>,
+}
 
 impl Core {
     /// Starts the writer's thread; `shell` builds what executes effects, given the way back.
@@ -61,14 +64,17 @@ impl Core {
         let (stop, stopped) = watch::channel(false);
         let core = Core { jobs, live, tokens: state.tokens().clone(), stop: Arc::new(stop) };
         let mut shell = shell(&core);
+        let (alive, ended) = watch::channel(());
         let thread = std::thread::Builder::new().name("writer".to_owned()).spawn(move || {
+            // Dropped also when the thread panics.
+            let _alive = alive;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
             match runtime {
                 Ok(runtime) => runtime.block_on(writer::run(&mut state, &mut shell, queue, stopped)),
                 Err(error) => tracing::error!(%error, "the writer cannot start"),
             }
         })?;
-        Ok((core, Writer(thread)))
+        Ok((core, Writer { thread, ended }))
     }
 
     /// Runs `step` on the writer and answers once everything that it changed is durable.
@@ -147,9 +153,14 @@ impl Core {
 }
 
 impl Writer {
+    /// Waits until the writer has ended: before [`Core::stop`] that is a fault, and nothing works any more.
+    pub async fn ended(&mut self) {
+        while self.ended.changed().await.is_ok() {}
+    }
+
     /// Waits until the last batch is written.
     pub fn join(self) {
-        if self.0.join().is_err() {
+        if self.thread.join().is_err() {
             tracing::error!("the writer panicked");
         }
     }

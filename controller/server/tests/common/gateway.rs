@@ -75,11 +75,7 @@ pub fn identity(csr: Csr, enrolled: &Value) -> Identity {
         .expect("keys")
         .iter()
         .map(|one| VerifyingKey::from_bytes(&bytes(one).try_into().expect("32 bytes")).expect("a key"));
-    // An Ed25519 key in PKCS#8 ends in its seed, or in its seed and public half; ring writes the latter.
-    let der = csr.key.serialize_der();
-    let at = der.windows(4).position(|four| four == [0x04, 0x22, 0x04, 0x20]).expect("a seed") + 4;
-    let signing = SigningKey::from_bytes(der[at..at + 32].try_into().expect("32 bytes"));
-    assert_eq!(signing.verifying_key().as_bytes().as_slice(), csr.key.public_key_raw());
+    let signing = seed(&csr.key);
     Identity {
         site: enrolled["site"].as_str().expect("a site").parse().expect("an id"),
         key: Arc::new(csr.key),
@@ -89,7 +85,23 @@ pub fn identity(csr: Csr, enrolled: &Value) -> Identity {
     }
 }
 
+/// An Ed25519 key in PKCS#8 ends in its seed, or in its seed and public half; ring writes the latter.
+fn seed(key: &KeyPair) -> SigningKey {
+    let der = key.serialize_der();
+    let at = der.windows(4).position(|four| four == [0x04, 0x22, 0x04, 0x20]).expect("a seed") + 4;
+    let signing = SigningKey::from_bytes(der[at..at + 32].try_into().expect("32 bytes"));
+    assert_eq!(signing.verifying_key().as_bytes().as_slice(), key.public_key_raw());
+    signing
+}
+
 impl Identity {
+    /// The same gateway with a new key and certificate.
+    pub fn renewed(&self, csr: Csr, chain: Vec<Vec<u8>>) -> Identity {
+        let signing = seed(&csr.key);
+        let chain = chain.into_iter().map(CertificateDer::from).collect();
+        Identity { key: Arc::new(csr.key), signing, chain, ..self.clone() }
+    }
+
     /// Connects as far as TLS goes.
     pub async fn dial(&self, controller: &Controller) -> std::io::Result<TlsStream<TcpStream>> {
         let key = PrivateKeyDer::try_from(self.key.serialize_der()).expect("a key");

@@ -92,15 +92,21 @@ impl Controller {
 
     /// Starts the process and waits until it serves.
     pub async fn run(&mut self) {
+        self.run_as(program()).await;
+    }
+
+    /// The same, started by another program, which gets ours and its arguments.
+    pub async fn run_under(&mut self, launcher: &[&str]) {
+        let mut command = Command::new(launcher[0]);
+        command.args(&launcher[1..]).arg(env!("CARGO_BIN_EXE_thinlane-controller"));
+        self.run_as(command).await;
+    }
+
+    async fn run_as(&mut self, mut command: Command) {
         let log =
             std::fs::OpenOptions::new().create(true).append(true).open(self.place.path().join("log")).expect("a log");
-        let child = program()
-            .args(["run", "--dir"])
-            .arg(self.dir())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("it starts");
+        command.args(["run", "--dir"]).arg(self.dir()).stdout(Stdio::null()).stderr(log);
+        let child = command.spawn().expect("it starts");
         self.child = Some(child);
         let began = Instant::now();
         loop {
