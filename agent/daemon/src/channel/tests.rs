@@ -1,3 +1,5 @@
+//! What is expected of `channel`, as tests.
+
 use thinlane_model::{BootId, Wall};
 use tokio::net::TcpListener;
 
