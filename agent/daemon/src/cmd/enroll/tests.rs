@@ -1,3 +1,5 @@
+//! What is expected of `enroll`, as tests.
+
 use std::sync::Arc;
 
 use rcgen::{CertificateParams, KeyPair};
