@@ -1,3 +1,5 @@
+//! What is expected of `identity`, as tests.
+
 use std::os::unix::fs::MetadataExt;
 
 use rcgen::{BasicConstraints, CertificateSigningRequestParams, IsCa, Issuer, KeyPair};
