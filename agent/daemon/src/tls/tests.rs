@@ -1,3 +1,5 @@
+//! What is expected of `tls`, as tests.
+
 use std::net::SocketAddr;
 
 use rcgen::{CertificateParams, KeyPair};
