@@ -1,3 +1,5 @@
+//! What is expected of `gate`, as tests.
+
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
