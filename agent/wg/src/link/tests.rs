@@ -1,3 +1,5 @@
+//! What is expected of `link`, as tests.
+
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
