@@ -1,3 +1,5 @@
+//! What is expected of `packet`, as tests.
+
 use std::net::Ipv4Addr;
 
 use proptest::prelude::*;
