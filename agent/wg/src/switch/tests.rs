@@ -1,3 +1,5 @@
+//! What is expected of `switch`, as tests.
+
 use std::net::Ipv4Addr;
 
 use thinlane_model::{Protocol, Secret, Span, Tuple, Wall};
