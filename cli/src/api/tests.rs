@@ -1,3 +1,5 @@
+//! What is expected of `api`, as tests.
+
 use super::*;
 
 #[test]
