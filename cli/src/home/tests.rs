@@ -1,3 +1,5 @@
+//! What is expected of `home`, as tests.
+
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
