@@ -1,3 +1,5 @@
+//! What is expected of `agent`, as tests.
+
 use thinlane_model::{Span, Wall};
 use thinlane_wire::{Delta, RenewAnswer, Withdrawn};
 
