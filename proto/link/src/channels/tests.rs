@@ -1,3 +1,5 @@
+//! What is expected of `channels`, as tests.
+
 use thinlane_model::Wall;
 use thinlane_wire::Applied;
 
