@@ -1,3 +1,5 @@
+//! What is expected of `controller`, as tests.
+
 use thinlane_model::{BootId, Span, Wall};
 use thinlane_wire::SiteStatus;
 
