@@ -1,3 +1,5 @@
+//! What is expected of `src`, as tests.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
