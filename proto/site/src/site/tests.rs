@@ -1,3 +1,5 @@
+//! What is expected of `site`, as tests.
+
 mod bench;
 mod closing;
 mod opening;
