@@ -1,3 +1,5 @@
+//! What is expected of `grant`, as tests.
+
 use super::*;
 
 fn signer() -> GrantSigner {
