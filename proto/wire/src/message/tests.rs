@@ -1,3 +1,5 @@
+//! What is expected of `message`, as tests.
+
 use thinlane_model::{Boot, BootId, Counters, EndReason, PublicKey, RefuseReason, SessionId, Span, Wall};
 
 use super::*;
