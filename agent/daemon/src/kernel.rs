@@ -139,11 +139,6 @@ impl Kernel {
         self.intent.nflog_group
     }
 
-    /// Wipes the keys of all sessions but these.
-    pub fn keep_keys(&mut self, sessions: &BTreeSet<SessionId>) -> anyhow::Result<()> {
-        self.vault.keep_only(sessions)
-    }
-
     /// Waits until no other device holds our interface's name.
     pub fn await_interface(&mut self) -> anyhow::Result<()> {
         let began = Instant::now();
@@ -157,14 +152,43 @@ impl Kernel {
         Ok(())
     }
 
-    /// Puts the base in force with no lane in it, and clears what earlier lanes left beside it.
+    /// Lanes that the last agent left and that may go on, by their grants.
+    pub fn resume(&mut self, grants: BTreeMap<SessionId, Grant>) {
+        self.standing = grants;
+    }
+
+    /// Puts the whole table in force, in one transaction, with the lanes that may go on.
+    ///
+    /// A lane that were missing for a moment would have its device's next packet refused with a reset. Nothing
+    /// passes by such a lane yet, for the device has no peer for it, and it ends at its deadline whatever becomes
+    /// of it. For the same reason its own connections stay: without its mapping a device's packet would meet the
+    /// gateway's own TCP.
     pub fn rebuild_base(&mut self) -> anyhow::Result<()> {
-        self.standing.clear();
+        if self.configured.is_empty() {
+            for address in self.standing.values().map(|grant| grant.tuple.address).collect::<BTreeSet<_>>() {
+                if let Some(reach) = self.link.reach(address)?.filter(|reach| leads_out(&reach.interface))
+                    && !self.intent.lan.contains(&reach.interface)
+                {
+                    self.intent.lan.push(reach.interface);
+                }
+            }
+        }
         self.install_base()?;
+        for tuple in self.traces.all().values() {
+            self.nft.drop_stray_flows(tuple)?;
+        }
+        Ok(())
+    }
+
+    /// Clears what earlier lanes left beside the table, but for those of `sessions`, which may go on.
+    pub fn forget_others(&mut self, sessions: &BTreeSet<SessionId>) -> anyhow::Result<()> {
+        self.vault.keep_only(sessions)?;
         for (session, tuple) in self.traces.all() {
-            self.link.remove_route(INTERFACE, tuple.engineer)?;
-            self.nft.drop_flows(&tuple)?;
-            self.traces.remove(session)?;
+            if !sessions.contains(&session) {
+                self.link.remove_route(INTERFACE, tuple.engineer)?;
+                self.nft.drop_flows(&tuple)?;
+                self.traces.remove(session)?;
+            }
         }
         Ok(())
     }
@@ -201,8 +225,9 @@ impl Kernel {
         Ok(())
     }
 
-    /// Takes the interface and every peer away; table and keys stay.
+    /// Takes the interface and every peer away, for somebody to come back for them; table and keys stay.
     pub fn stop_device(&mut self) {
+        self.remove_all_peers();
         self.device = None;
     }
 
@@ -233,7 +258,17 @@ impl Kernel {
             // Opened twice is opened once, with the newer words.
             device.close(grant.session)?;
         }
-        Ok(device.open(spec)?)
+        device.open(spec)?;
+        if self.traces.all().contains_key(&grant.session) {
+            // It was open before: the kernel still knows the engineer's flows.
+            let own = |flow: &thinlane_nft::Flow| {
+                flow.source == grant.tuple.engineer && flow.protocol == grant.tuple.protocol.number()
+            };
+            let flows = self.nft.flows(grant.tuple.engineer)?;
+            let ports: Vec<u16> = flows.iter().filter(|flow| own(flow)).map(|flow| flow.source_port).collect();
+            self.device()?.recall(grant.session, &ports)?;
+        }
+        Ok(())
     }
 
     /// Where the peer is to be looked for.
@@ -247,12 +282,17 @@ impl Kernel {
         Ok(self.link.add_route(INTERFACE, grant.tuple.engineer)?)
     }
 
-    /// Opens the lane in the table, on a LAN that is known to it; one that stands is opened anew.
+    /// Opens the lane in the table, on a LAN that is known to it.
     pub fn open_lane(&mut self, grant: &Grant) -> anyhow::Result<()> {
         let left = remaining(grant.deadline)?;
         self.know_lan(grant.tuple.address)?;
-        self.close_lane(grant.session)?;
-        self.nft.open_lane(&lane(grant, left))?;
+        let same =
+            |old: &Grant| (old.tuple, old.limits, old.keep_source) == (grant.tuple, grant.limits, grant.keep_source);
+        let stands = self.standing.get(&grant.session).is_some_and(same);
+        if !stands || self.nft.extend_lane(grant.session, left).is_err() {
+            self.close_lane(grant.session)?;
+            self.nft.open_lane(&lane(grant, left))?;
+        }
         self.standing.insert(grant.session, grant.clone());
         Ok(())
     }
@@ -268,7 +308,7 @@ impl Kernel {
         if !self.configured.is_empty() {
             bail!("the asset is reached by {}, which is no LAN interface of agent.toml", reach.interface);
         }
-        if reach.interface == INTERFACE || reach.interface == "lo" {
+        if !leads_out(&reach.interface) {
             bail!("the asset's address leads to {}", reach.interface);
         }
         self.intent.lan.push(reach.interface);
@@ -391,9 +431,10 @@ impl Kernel {
         Ok(())
     }
 
-    /// Removes every peer at once: after a flush nothing else keeps packets from passing.
+    /// Removes every peer at once: after a flush nothing else keeps packets from passing. Connections are not reset,
+    /// for the lanes go on when the base stands again.
     pub fn remove_all_peers(&mut self) -> Vec<LaneReport> {
-        self.device.as_mut().map(Device::close_all).unwrap_or_default()
+        self.device.as_mut().map(Device::suspend_all).unwrap_or_default()
     }
 
     /// What every lane has carried.
@@ -461,6 +502,11 @@ fn remaining(deadline: Boot) -> anyhow::Result<Span> {
     let left = clock::boot().until(deadline);
     anyhow::ensure!(left >= thinlane_nft::SHORTEST, "the deadline has passed");
     Ok(left)
+}
+
+/// Whether an interface can be a LAN's.
+fn leads_out(iface: &str) -> bool {
+    iface != INTERFACE && iface != "lo"
 }
 
 /// The lanes of these grants that have not ended yet.

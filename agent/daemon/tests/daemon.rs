@@ -2,11 +2,12 @@
 
 mod lab;
 
+use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
-use lab::{Daemon, Echo, Lab, Session, Tool, sh};
+use lab::{Daemon, Echo, Lab, Session, Tool, Wire, sh};
 use nix::sys::signal::Signal;
-use thinlane_model::{EndReason, RefuseReason, Span};
+use thinlane_model::{EndReason, Protocol, RefuseReason, Span};
 use thinlane_wire::{Checkpoint, FromAgent, FromController};
 
 const SOON: Duration = Duration::from_secs(5);
@@ -93,6 +94,7 @@ fn a_killed_agent_resumes_its_lane_within_two_seconds_and_replays_nothing() {
 
     lab.controller.withdraw(session.id, EndReason::Released);
     lab.controller.closing(session.id);
+    std::thread::sleep(Duration::from_millis(200));
     daemon.kill();
     let _daemon = lab.daemon(&[]);
     lab.controller.grant(&session);
@@ -101,6 +103,54 @@ fn a_killed_agent_resumes_its_lane_within_two_seconds_and_replays_nothing() {
         _ => None,
     });
     assert_eq!(refused, RefuseReason::Replayed);
+}
+
+#[test]
+fn a_tcp_connection_survives_a_killed_agent_and_a_flush_and_is_reset_at_the_end() {
+    tcp_survives(false);
+}
+
+#[test]
+fn a_tcp_connection_survives_an_upgrade_of_the_agent() {
+    tcp_survives(true);
+}
+
+fn tcp_survives(upgrade: bool) {
+    let lab = Lab::new();
+    let mut daemon = started(&lab);
+    lab.settled();
+    let mut session = Session::new(1, Span::from_secs(60));
+    session.protocol = Protocol::Tcp;
+    lab.controller.grant(&session);
+    let armed = lab.controller.armed(session.id);
+    session.up(&lab, armed.gateway_key);
+    let mut wire = Wire::open(&lab);
+    wire.carries();
+    std::thread::sleep(Duration::from_millis(100));
+    if upgrade {
+        daemon.signal(Signal::SIGTERM);
+        assert!(daemon.ended(SOON).success());
+    } else {
+        daemon.kill();
+    }
+    wire.far.write_all(b"while nobody forwards").expect("the device's end stands");
+    let _daemon = lab.daemon(&[]);
+    lab.controller.armed(session.id);
+    let mut heard = [0; 21];
+    wire.near.read_exact(&mut heard).expect("it is sent again");
+    wire.carries();
+    for _ in 0..5 {
+        sh(&format!("ip netns exec {} nft flush ruleset", lab.gateway));
+        // While no table stands the kernel maps nothing, and the gateway itself would answer the device.
+        lab.controller.alarm("ruleset-flushed");
+        std::thread::sleep(Duration::from_millis(200));
+        wire.carries();
+    }
+    lab.controller.withdraw(session.id, EndReason::Killed);
+    lab.controller.closing(session.id);
+    let ended = |stream: &mut std::net::TcpStream| stream.read(&mut [0; 1]).map_err(|error| error.kind());
+    assert_eq!(ended(&mut wire.far), Err(ErrorKind::ConnectionReset), "the device's slot is free");
+    assert_eq!(ended(&mut wire.near), Err(ErrorKind::ConnectionReset));
 }
 
 #[test]
@@ -223,7 +273,12 @@ fn a_lane_closes_after_a_crash_between_any_two_steps_and_the_record_arrives() {
             let mut daemon = lab.daemon(&[("THINLANE_CRASH_AT", &point)]);
             let session = Session::new(if after.is_empty() { number } else { number + 50 }, Span::from_secs(60));
             lab.controller.grant(&session);
-            std::thread::sleep(Duration::from_millis(400));
+            let open = format!("a lane is open session={}", session.id);
+            let end = Instant::now() + SOON;
+            while daemon.0.try_wait().expect("a child").is_none() && !lab.log().contains(&open) {
+                assert!(Instant::now() < end, "neither open nor crashed at {point}");
+                std::thread::sleep(Duration::from_millis(5));
+            }
             lab.controller.withdraw(session.id, EndReason::Killed);
             assert!(!daemon.ended(SOON).success(), "it crashes at {point}");
             let daemon = lab.daemon(&[]);
@@ -280,6 +335,7 @@ fn a_certificate_renews_itself_and_the_next_connection_uses_it() {
         assert!(Instant::now() < end, "the certificate was not renewed");
         std::thread::sleep(Duration::from_millis(20));
     }
+    std::thread::sleep(Duration::from_millis(100));
     daemon.kill();
     let _daemon = started(&lab);
     assert_eq!(lab.log().matches("the certificate was renewed").count(), 1);

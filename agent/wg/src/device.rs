@@ -15,6 +15,12 @@ pub trait Device: Send {
     /// Moves the deadline of a gateway's lane; refused once the lane has ended.
     fn extend(&mut self, session: SessionId, deadline: Boot) -> Result<(), DeviceError>;
 
+    /// Flows that the engineer opened from these ports, before an agent that is gone now, go on: the asset may speak
+    /// first. A backend that does not follow flows has nothing to recall.
+    fn recall(&mut self, _session: SessionId, _engineer_ports: &[u16]) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
     /// Lets nothing more pass, and resets the TCP connections of both ends.
     ///
     /// Called before the lane's rules are taken away, so that the asset's reset still finds its way. `close`
@@ -35,6 +41,10 @@ pub trait Device: Send {
 
     /// Closes every lane.
     fn close_all(&mut self) -> Vec<LaneReport>;
+
+    /// Takes every lane away without resetting anybody's connections: they will be opened again, by this agent or by
+    /// the next.
+    fn suspend_all(&mut self) -> Vec<LaneReport>;
 
     /// The name of the interface that carries a lane's packets; `None`: no such lane.
     fn interface(&self, session: SessionId) -> Option<String>;

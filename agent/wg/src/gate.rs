@@ -122,6 +122,11 @@ impl Gate {
         true
     }
 
+    /// A flow that the engineer opened from this port before there was this gate goes on: the asset may speak first.
+    pub fn recall(&mut self, engineer_port: u16, now: Boot) {
+        self.flows.recall(engineer_port, now);
+    }
+
     /// Lets nothing pass from now on.
     pub fn shut(&mut self) {
         self.shut = true;

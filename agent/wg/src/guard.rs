@@ -97,6 +97,13 @@ impl Guard {
         }
     }
 
+    /// Flows from these ports of the engineer's go on.
+    pub(crate) fn recall(&mut self, ports: &[u16], now: Boot) {
+        if let Guard::Gateway(gate) = self {
+            ports.iter().for_each(|port| gate.recall(*port, now));
+        }
+    }
+
     /// Shuts, and names the resets that are then to be sent; none the second time.
     pub(crate) fn shut(&mut self) -> Vec<Reset> {
         match self {

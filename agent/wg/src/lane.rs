@@ -193,6 +193,11 @@ impl Lane {
         if self.guard.extend(deadline, now) { Ok(()) } else { Err(DeviceError::Ended(self.session)) }
     }
 
+    /// Flows from these ports of the engineer's go on.
+    pub(crate) fn recall(&mut self, ports: &[u16], now: Boot) {
+        self.guard.recall(ports, now);
+    }
+
     /// Whether a handshake from this lane's peer may cost anything now: no peer takes all that the device has.
     #[must_use]
     pub(crate) fn may_handshake(&mut self, now: Boot) -> bool {

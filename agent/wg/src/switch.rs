@@ -110,6 +110,19 @@ impl Switch {
             .unwrap_or(Err(DeviceError::Unknown(session)))
     }
 
+    /// Flows from these ports of the engineer's go on.
+    pub(crate) fn recall(
+        &mut self,
+        session: SessionId,
+        ports: &[u16],
+        now: Now,
+        out: &mut dyn Output,
+    ) -> Result<(), DeviceError> {
+        let index = self.index(session)?;
+        self.step(index, now, out, |lane, step| lane.recall(ports, step.now.mono));
+        Ok(())
+    }
+
     pub(crate) fn set_endpoint(
         &mut self,
         session: SessionId,
@@ -136,6 +149,11 @@ impl Switch {
         out: &mut dyn Output,
     ) -> Result<LaneReport, DeviceError> {
         self.shut(session, now, out)?;
+        self.suspend(session)
+    }
+
+    /// Takes a lane away without a word to either end, which will go on with the next one.
+    pub(crate) fn suspend(&mut self, session: SessionId) -> Result<LaneReport, DeviceError> {
         let index = self.index(session)?;
         let mut lane = self.lanes.remove(&index).ok_or(DeviceError::Unknown(session))?;
         self.by_session.remove(&session);

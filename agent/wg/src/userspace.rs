@@ -133,6 +133,11 @@ impl Device for Userspace {
         self.ask(move |reactor| reactor.with(|switch, now, out| switch.extend(session, deadline, now, out)))??
     }
 
+    fn recall(&mut self, session: SessionId, engineer_ports: &[u16]) -> Result<(), DeviceError> {
+        let ports = engineer_ports.to_vec();
+        self.ask(move |reactor| reactor.with(|switch, now, out| switch.recall(session, &ports, now, out)))??
+    }
+
     fn shut(&mut self, session: SessionId) -> Result<(), DeviceError> {
         self.ask(move |reactor| reactor.with(|switch, now, out| switch.shut(session, now, out)))??
     }
@@ -158,6 +163,11 @@ impl Device for Userspace {
     fn close_all(&mut self) -> Vec<LaneReport> {
         self.open.clear();
         self.ask(Reactor::close_all).unwrap_or_default()
+    }
+
+    fn suspend_all(&mut self) -> Vec<LaneReport> {
+        self.open.clear();
+        self.ask(Reactor::suspend_all).unwrap_or_default()
     }
 
     fn interface(&self, session: SessionId) -> Option<String> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use thinlane_nft::{DeniedLog, Watch};
+use thinlane_wire::GrantVerifier;
 use tokio::sync::mpsc;
 
 use super::isolate::is_isolated;
@@ -114,11 +115,16 @@ fn take_in_hand(dirs: &Dirs, config: Config, identity: Identity) -> anyhow::Resu
         tracing::warn!(error = format!("{error:#}"), "the last agent's state cannot be read: nothing of it is opened");
         None
     });
-    let resumable = saved.iter().flat_map(|state| &state.lanes).filter_map(|lane| lane.grant.peek());
-    kernel.keep_keys(&resumable.map(|(session, _)| session).collect())?;
     kernel.await_interface()?;
     let tables = Watch::open([kernel.port()]).context("cannot watch the tables")?;
+    let isolated = is_isolated(dirs) || config.isolate_input.as_deref().is_some_and(daemon::input_is_on);
+    if let Some(state) = saved.as_ref().filter(|_| !isolated) {
+        let verifier = GrantVerifier::new(identity.grant_keys.iter().copied());
+        kernel.resume(saved::live(state, &verifier, boot, clock::boot()).0);
+    }
     kernel.rebuild_base()?;
+    let resumable = saved.iter().flat_map(|state| &state.lanes).filter_map(|lane| lane.grant.peek());
+    kernel.forget_others(&resumable.map(|(session, _)| session).collect())?;
     let book = DeniedBook::default();
     match DeniedLog::open(kernel.nflog_group()) {
         Ok(log) => watch::denied(log, book.clone())?,
@@ -140,7 +146,6 @@ fn take_in_hand(dirs: &Dirs, config: Config, identity: Identity) -> anyhow::Resu
         return Err(error);
     }
     let (executor, answers) = Executor::start(bench)?;
-    let isolated = is_isolated(dirs) || config.isolate_input.as_deref().is_some_and(daemon::input_is_on);
     let parts = Parts {
         dirs: dirs.clone(),
         config,

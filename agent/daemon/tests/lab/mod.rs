@@ -8,7 +8,8 @@
 pub mod controller;
 
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
@@ -142,7 +143,7 @@ impl Lab {
     pub fn kernel_state(&self) -> String {
         let ns = &self.gateway;
         sh(&format!(
-            "ip netns exec {ns} nft list ruleset; ip -n {ns} -o link | sed 's/ qlen.*//'; ip -n {ns} -4 route show table all
+            "ip netns exec {ns} nft list ruleset; ip -n {ns} -o link | cut -d: -f2; ip -n {ns} -4 route show table all
              ip netns exec {ns} sysctl -a 2>/dev/null | grep -E 'ipv4.*forwarding|ip_forward ' | grep -v mc_forwarding
              ip netns exec {ns} conntrack -L 2>/dev/null | grep -E '198[.]1[89]' || true"
         ))
@@ -216,6 +217,7 @@ pub struct Session {
     private: Secret,
     public: PublicKey,
     pub preshared: Secret,
+    pub protocol: Protocol,
     device: Option<Userspace>,
 }
 
@@ -230,11 +232,12 @@ impl Session {
             private,
             public,
             preshared: key::preshared_key().expect("randomness"),
+            protocol: Protocol::Udp,
             device: None,
         }
     }
 
-    /// A grant of this session for UDP to the device.
+    /// A grant of this session to the device.
     pub fn grant(&self, controller: &Controller) -> Grant {
         Grant {
             serial: self.serial,
@@ -248,7 +251,7 @@ impl Session {
                 engineer: self.engineer,
                 destination: OVERLAY,
                 address: DEVICE,
-                protocol: Protocol::Udp,
+                protocol: self.protocol,
                 port: PORT,
             },
             keep_source: false,
@@ -315,6 +318,37 @@ impl Drop for Echo {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+/// A TCP connection through the lane, and the device's end of it.
+pub struct Wire {
+    pub near: TcpStream,
+    pub far: TcpStream,
+}
+
+impl Wire {
+    pub fn open(lab: &Lab) -> Self {
+        let listener = within(&lab.device, || TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).expect("a free port"));
+        let near = within(&lab.engineer, || {
+            TcpStream::connect_timeout(&SocketAddr::from((OVERLAY, PORT)), Duration::from_secs(5)).expect("connects")
+        });
+        let (far, from) = listener.accept().expect("arrives");
+        assert_eq!(from.ip(), Ipv4Addr::new(192, 168, 1, 1), "with the gateway's own address");
+        for stream in [&near, &far] {
+            stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+            stream.set_nodelay(true).expect("a flag");
+        }
+        Self { near, far }
+    }
+
+    /// A byte each way, the device first: whatever was lost is sent again by TCP itself.
+    pub fn carries(&mut self) {
+        self.far.write_all(b"a").expect("the device's end stands");
+        self.near.write_all(b"b").expect("the engineer's end stands");
+        let mut byte = [0];
+        self.near.read_exact(&mut byte).expect("the engineer hears");
+        self.far.read_exact(&mut byte).expect("the device hears");
     }
 }
 

@@ -86,6 +86,13 @@ impl Flows {
         }
     }
 
+    /// A flow that was opened before this table was; where its ends are shows with their next segments.
+    pub(super) fn recall(&mut self, engineer_port: u16, now: Boot) {
+        let flow = self.flow(engineer_port, now);
+        flow.used = now;
+        flow.stage = Stage::Open;
+    }
+
     pub(super) fn resets(&self, tuple: &Tuple) -> Vec<Reset> {
         if self.protocol != Protocol::Tcp {
             return Vec::new();

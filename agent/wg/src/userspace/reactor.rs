@@ -178,6 +178,10 @@ impl Reactor {
         sessions.into_iter().filter_map(|session| self.switch.close(session, now, &mut self.ports).ok()).collect()
     }
 
+    pub(super) fn suspend_all(&mut self) -> Vec<LaneReport> {
+        self.switch.sessions().into_iter().filter_map(|session| self.switch.suspend(session).ok()).collect()
+    }
+
     pub(super) fn stop(&mut self) {
         self.running = false;
     }
