@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -70,7 +70,7 @@ impl Dir {
             .mode(0o700)
             .create(path)
             .with_context(|| format!("cannot make {}", path.display()))?;
-        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700))
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))
             .with_context(|| format!("cannot set the mode of {}", path.display()))
     }
 
@@ -127,6 +127,8 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
         let _ = fs::remove_file(&fresh);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&fresh)?;
         file.write_all(bytes)?;
+        // Whatever the umask is.
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.sync_all()?;
         fs::rename(&fresh, path)
     };

@@ -4,11 +4,13 @@
 //! same address: whoever means it finishes in milliseconds, whoever floods only pushes out the own flood.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::{HeaderValue, header};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::server::Acceptor;
@@ -146,7 +148,12 @@ async fn serve_https(
     let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
         let (router, mut request) = (router.clone(), request.map(axum::body::Body::new));
         request.extensions_mut().insert(Source(ip));
-        router.oneshot(request)
+        async move {
+            let mut response = router.oneshot(request).await?;
+            // Tokens and codes go over these answers: nobody in between keeps any.
+            response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            Ok::<_, Infallible>(response)
+        }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())

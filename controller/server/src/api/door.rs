@@ -90,6 +90,7 @@ pub async fn enrol(State(app): State<App>, Source(source): Source, Body(body): B
     let wanted = hash.clone();
     let site = app.core.read(move |state| state.world().site_of_code(wanted.as_str(), crate::clock::wall())).await?;
     let Some(site) = site else {
+        app.auth.enrolment_failed(source);
         let address = source.to_string();
         app.core
             .write(move |step| {
@@ -102,7 +103,6 @@ pub async fn enrol(State(app): State<App>, Source(source): Source, Body(body): B
             .next("`thinlane site token SITE` makes a new one")
             .into());
     };
-    app.auth.enrolled(source);
     let issued = app
         .ca
         .agent_from_base64(&body.csr, site, crate::clock::wall())

@@ -45,30 +45,34 @@ pub enum Wrong {
 }
 
 impl Guard {
-    /// Begins a try, or says how long to wait. The try counts as wrong until [`Guard::right`] takes it back, so that
-    /// many at once gain nothing.
+    /// Begins a try, or says how long to wait. The try counts as the account's wrong one until [`Guard::right`] takes
+    /// it back, so that many at once gain nothing.
     pub fn begin(&self, account: &str, source: IpAddr, now: Boot) -> Result<(), Span> {
-        let source = network(source);
         let mut tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let account_wait = tables.accounts.get(account).map_or(Span::ZERO, |tries| now.until(tries.until));
-        let source_wait = tables.sources.get(&source).map_or(Span::ZERO, |tries| now.until(tries.until));
-        let wait = account_wait.max(source_wait);
+        let wait = account_wait.max(tables.source_wait(source, now));
         if wait > Span::ZERO {
             return Err(wait);
         }
         count(&mut tables.accounts, account.to_owned(), ACCOUNT_FREE, now);
-        count(&mut tables.sources, source, SOURCE_FREE, now);
         Ok(())
     }
 
-    /// The try was right: the account starts afresh, the address gets this try back.
-    pub fn right(&self, account: &str, source: IpAddr) {
+    /// The try was right: the account starts afresh.
+    pub fn right(&self, account: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).accounts.remove(account);
+    }
+
+    /// Whether an address may try at all, where there is no account to count for.
+    pub fn admit(&self, source: IpAddr, now: Boot) -> Result<(), Span> {
+        let wait = self.0.lock().unwrap_or_else(PoisonError::into_inner).source_wait(source, now);
+        if wait > Span::ZERO { Err(wait) } else { Ok(()) }
+    }
+
+    /// A try from this address was wrong.
+    pub fn wrong_from(&self, source: IpAddr, now: Boot) {
         let mut tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        tables.accounts.remove(account);
-        if let Some(tries) = tables.sources.get_mut(&network(source)) {
-            tries.wrong = tries.wrong.saturating_sub(1);
-            tries.until = Boot(0);
-        }
+        count(&mut tables.sources, network(source), SOURCE_FREE, now);
     }
 
     /// What the wrong tries of an account led to so far.
@@ -78,6 +82,12 @@ impl Guard {
             Some(wait) if wait > Span::ZERO => Wrong::Wait(wait),
             _ => Wrong::Free,
         }
+    }
+}
+
+impl Tables {
+    fn source_wait(&self, source: IpAddr, now: Boot) -> Span {
+        self.sources.get(&network(source)).map_or(Span::ZERO, |tries| now.until(tries.until))
     }
 }
 
@@ -146,7 +156,7 @@ mod tests {
         let now = Boot(1_000_000_000);
         for _ in 0..100 {
             assert_eq!(guard.begin("alice", HOME, now), Ok(()));
-            guard.right("alice", HOME);
+            guard.right("alice");
         }
         assert_eq!(guard.state("alice", now), Wrong::Free);
     }
@@ -155,11 +165,19 @@ mod tests {
     fn an_address_that_tries_many_names_has_to_wait_too() {
         let guard = Guard::default();
         let now = Boot(1_000_000_000);
-        let tried = (0..100).filter(|name| guard.begin(&name.to_string(), HOME, now).is_ok()).count();
+        let guess = |name: String, source| {
+            let may = guard.begin(&name, source, now).is_ok();
+            if may {
+                guard.wrong_from(source, now);
+            }
+            may
+        };
+        let tried = (0..100).filter(|name| guess(name.to_string(), HOME)).count();
         assert_eq!(tried, 30);
         assert!(guard.begin("someone", away(1), now).is_ok());
         let six = |last: u16| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, last]);
-        let tried = (0..100).filter(|name| guard.begin(&format!("n{name}"), six(*name), now).is_ok()).count();
+        let tried = (0..100).filter(|name| guess(format!("n{name}"), six(*name))).count();
+        assert!(guard.admit(away(1), now).is_ok() && guard.admit(HOME, now).is_err());
         assert_eq!(tried, 30);
     }
 
@@ -168,7 +186,9 @@ mod tests {
         let guard = Guard::default();
         for number in 0..(MOST as u32 + 50) {
             let source = IpAddr::from((number + 0x0a00_0000).to_be_bytes());
-            assert!(guard.begin(&number.to_string(), source, Boot(1_000_000_000 + u64::from(number))).is_ok());
+            let now = Boot(1_000_000_000 + u64::from(number));
+            assert!(guard.begin(&number.to_string(), source, now).is_ok());
+            guard.wrong_from(source, now);
         }
         let tables = guard.0.lock().expect("not poisoned");
         assert!(tables.accounts.len() <= MOST && tables.sources.len() <= MOST);

@@ -77,12 +77,12 @@ impl Auth {
         let found = self.core.write(move |step| finish_log_in(step, &login, hash.as_deref(), &totp, source)).await?;
         match found {
             LogInEnd::Done(token) => {
-                self.guard.right(user.as_str(), source);
+                self.guard.right(user.as_str());
                 Ok(token)
             }
             LogInEnd::Wrong => Err(self.wrong(&user, source, "code").await),
             LogInEnd::Refused(body) => {
-                self.guard.right(user.as_str(), source);
+                self.guard.right(user.as_str());
                 Err(body)
             }
         }
@@ -100,18 +100,18 @@ impl Auth {
         }
         // The code was right: whatever is wrong from here on is a slip, not a guess.
         if totp.is_none() {
-            self.guard.right(user.as_str(), source);
+            self.guard.right(user.as_str());
             password::check_new(&password)?;
             return self.start_set_up(&user).map(SetupAnswer::Started);
         }
-        password::check_new(&password).inspect_err(|_| self.guard.right(user.as_str(), source))?;
+        password::check_new(&password).inspect_err(|_| self.guard.right(user.as_str()))?;
         let now = crate::clock::wall();
         let pending = {
             let all = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
             all.get(&user).filter(|one| now < one.until).cloned()
         };
         let Some(pending) = pending else {
-            self.guard.right(user.as_str(), source);
+            self.guard.right(user.as_str());
             return Err(ErrorBody::new(
                 ErrorCode::Conflict,
                 "this set-up was not begun, or the controller was restarted since",
@@ -127,7 +127,7 @@ impl Auth {
         let token =
             self.core.write(move |step| finish_set_up(step, &login, &typed, hash, pending, used, source)).await?;
         self.pending.lock().unwrap_or_else(PoisonError::into_inner).remove(&user);
-        self.guard.right(user.as_str(), source);
+        self.guard.right(user.as_str());
         Ok(SetupAnswer::Finished(token))
     }
 
@@ -153,12 +153,12 @@ impl Auth {
 
     /// Lets a gateway try its enrolment code.
     pub fn begin_enrolment(&self, source: IpAddr) -> Result<(), ErrorBody> {
-        self.guard.begin(&format!("enrol {source}"), source, crate::clock::mono()).map_err(too_many)
+        self.guard.admit(source, crate::clock::mono()).map_err(too_many)
     }
 
-    /// The code was right.
-    pub fn enrolled(&self, source: IpAddr) {
-        self.guard.right(&format!("enrol {source}"), source);
+    /// The code was wrong.
+    pub fn enrolment_failed(&self, source: IpAddr) {
+        self.guard.wrong_from(source, crate::clock::mono());
     }
 
     fn begin(&self, user: &Login, source: IpAddr) -> Result<(), ErrorBody> {
@@ -168,6 +168,7 @@ impl Auth {
     /// Logs a wrong try; the one answer to all of them.
     async fn wrong(&self, user: &Login, source: IpAddr, why: &'static str) -> ErrorBody {
         let mono = crate::clock::mono();
+        self.guard.wrong_from(source, mono);
         let state = self.guard.state(user.as_str(), mono);
         let login = user.clone();
         let logged = self.core.write(move |step| {

@@ -10,8 +10,7 @@ use zeroize::Zeroizing;
 
 /// Memory in KiB, passes, lanes: OWASP's first choice for Argon2id.
 const COST: (u32, u32, u32) = (19_456, 2, 1);
-/// Hashes computed at a time, and waiting.
-const AT_ONCE: usize = 2;
+/// Log-ins that may wait for their turn; one hash is computed at a time on each core.
 const WAITING: usize = 128;
 /// Lengths of a password in bytes.
 pub const SHORTEST: usize = 8;
@@ -28,7 +27,8 @@ impl Default for Passwords {
     fn default() -> Self {
         // Computed now, or the first unknown login would take twice as long as a known one.
         let _ = nobody();
-        Self { running: Arc::new(Semaphore::new(AT_ONCE)), admitted: Arc::new(Semaphore::new(AT_ONCE + WAITING)) }
+        let at_once = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { running: Arc::new(Semaphore::new(at_once)), admitted: Arc::new(Semaphore::new(at_once + WAITING)) }
     }
 }
 

@@ -252,7 +252,7 @@ impl Connection {
                 self.desired.mark_unchanged();
                 match self.welcome().await {
                     Ok(desired) => {
-                        self.link.handle_armed(!desired.grants.is_empty(), now);
+                        self.link.handle_armed(is_watched(&desired), now);
                         self.link.handle_accept(self.app.channels.signed(&desired), known, now);
                     }
                     Err(error) => self.link.handle_goodbye(GoodbyeReason::ShuttingDown, &error.error.message, now),
@@ -287,7 +287,7 @@ impl Connection {
         let newest = self.desired.borrow_and_update().clone();
         if let Some(desired) = newest {
             let now = crate::clock::now();
-            self.link.handle_armed(!desired.grants.is_empty(), now);
+            self.link.handle_armed(is_watched(&desired), now);
             self.link.handle_desired(self.app.channels.signed(&desired), now);
         }
     }
@@ -313,6 +313,11 @@ impl Connection {
             tracing::error!(%site, kind, error = %error.error.message, "an alarm cannot be logged");
         }
     }
+}
+
+/// Whether a dead channel must be known soon: a lane is open, or its closing record is awaited.
+fn is_watched(desired: &Desired) -> bool {
+    !desired.grants.is_empty() || !desired.ending.is_empty()
 }
 
 /// Tells those who watch that a site's connection came or went.
