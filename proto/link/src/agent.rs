@@ -284,6 +284,8 @@ impl AgentLink {
                 self.hang_up(why, least, now);
             }
             (State::Greeting { .. }, FromController::Welcome(welcome)) => self.log_in(welcome, now),
+            // The controller looks whether this connection lives before it lets it in.
+            (State::Greeting { .. }, FromController::Ping(nonce)) => self.send(&FromAgent::Pong(nonce), now),
             (State::Greeting { .. }, _) => {
                 self.hang_up("the controller spoke before its welcome".into(), BACKOFF_LONGEST, now);
             }

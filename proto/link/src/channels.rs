@@ -32,13 +32,16 @@ pub enum ChannelEffect {
 /// ```text
 ///              hello                      hello of the same boot, higher number: replaces it
 ///   Nobody ───────────> One ────────────────────────────────────────────────────────────> One
-///     ^ closed           │ any other hello                 old one closed or silent for 5 s ^
-///     └──────────────────┤                                                                  │
-///                        └──> Two: the old one is asked ────────────────────────────────────┘
-///                                   │ it answers
+///     ^ closed           │ any other hello             the first closed or silent for 5 s: the second ^
+///     └──────────────────┤                             only the first answers: the first            │
+///                        └──> Two: both are asked ───────────────────────────────────────────────────┘
+///                                   │ both answer
 ///                                   v
 ///                                Frozen: both are closed, alarm; until thawed by ops
 /// ```
+///
+/// Both must answer, because a hello can be late: one that was held up on its way comes after the connection that
+/// its own gateway made next, and nobody is behind it any more.
 #[derive(Debug, Default)]
 pub struct SiteChannels {
     current: Option<Member>,
@@ -59,7 +62,15 @@ struct Member {
 struct Candidate {
     member: Member,
     until: Boot,
+    /// The pings that are to tell whether this one, and the one that counts, live.
+    asked: Asked,
+    current_asked: Asked,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Asked {
     nonce: Option<u64>,
+    answered: bool,
 }
 
 impl SiteChannels {
@@ -99,12 +110,17 @@ impl SiteChannels {
         }
         match &mut self.candidate {
             None => {
-                self.candidate = Some(Candidate { member, until: now.mono + ANSWER_WAIT, nonce: None });
+                let (asked, current_asked) = (Asked::default(), Asked::default());
+                let until = now.mono + ANSWER_WAIT;
+                self.candidate = Some(Candidate { member, until, asked, current_asked });
                 self.effects.push_back(ChannelEffect::Probe { conn: current.conn });
+                self.effects.push_back(ChannelEffect::Probe { conn });
             }
             // The one that waits was cut off and dialled again; the question stays the same.
             Some(candidate) if member.replaces(&candidate.member) => {
                 let before = std::mem::replace(&mut candidate.member, member);
+                candidate.asked = Asked::default();
+                self.effects.push_back(ChannelEffect::Probe { conn });
                 self.close(before.conn, GoodbyeReason::Replaced, "a newer connection of this gateway");
             }
             Some(_) => self.close(conn, GoodbyeReason::Replaced, "another connection is being looked at"),
@@ -113,18 +129,20 @@ impl SiteChannels {
 
     /// The ping that a [`ChannelEffect::Probe`] asked for carries this nonce.
     pub fn handle_probing(&mut self, conn: ConnId, nonce: u64) {
-        if self.current() == Some(conn)
-            && let Some(candidate) = &mut self.candidate
-        {
-            candidate.nonce = Some(nonce);
+        if let Some(asked) = self.asked(conn) {
+            *asked = Asked { nonce: Some(nonce), answered: false };
         }
     }
 
     /// A connection answered a ping (`LinkEvent::Probed`).
     pub fn handle_answered(&mut self, conn: ConnId, nonce: u64, _now: Now) {
-        let asked = self.candidate.as_ref().is_some_and(|candidate| candidate.nonce == Some(nonce));
-        let (true, Some(current)) = (asked && self.current() == Some(conn), self.current) else { return };
-        let candidate = self.candidate.take().expect("it was asked for");
+        let Some(asked) = self.asked(conn).filter(|asked| asked.nonce == Some(nonce)) else { return };
+        asked.answered = true;
+        let both = |candidate: &Candidate| candidate.asked.answered && candidate.current_asked.answered;
+        let (Some(candidate), Some(current)) = (self.candidate.take_if(|candidate| both(candidate)), self.current)
+        else {
+            return;
+        };
         self.current = None;
         self.frozen = true;
         for member in [current, candidate.member] {
@@ -165,9 +183,11 @@ impl SiteChannels {
 
     /// The time has come, or may have.
     pub fn handle_timeout(&mut self, now: Now) {
-        if self.poll_timeout().is_some_and(|until| now.mono >= until)
-            && let (Some(current), Some(candidate)) = (self.current.take(), self.candidate.take())
-        {
+        let due = |candidate: &mut Candidate| now.mono >= candidate.until;
+        let (Some(candidate), Some(current)) = (self.candidate.take_if(due), self.current) else { return };
+        if candidate.current_asked.answered {
+            self.close(candidate.member.conn, GoodbyeReason::Replaced, "nobody is behind it any more");
+        } else {
             self.close(current.conn, GoodbyeReason::Replaced, "it did not answer when another connection came");
             self.accept(candidate.member);
         }
@@ -176,6 +196,17 @@ impl SiteChannels {
     /// The next thing to do, in order.
     pub fn poll_effect(&mut self) -> Option<ChannelEffect> {
         self.effects.pop_front()
+    }
+
+    /// The question that this connection has to answer, if there is one.
+    fn asked(&mut self, conn: ConnId) -> Option<&mut Asked> {
+        let current = self.current();
+        let candidate = self.candidate.as_mut()?;
+        if candidate.member.conn == conn {
+            Some(&mut candidate.asked)
+        } else {
+            (current == Some(conn)).then_some(&mut candidate.current_asked)
+        }
     }
 
     fn accept(&mut self, member: Member) {

@@ -253,15 +253,17 @@ impl ControllerLink {
     }
 
     /// Pings the gateway for somebody who waits for the answer, and returns the nonce that
-    /// [`LinkEvent::Probed`] will name.
+    /// [`LinkEvent::Probed`] will name; also before the verdict on its hello.
     pub fn handle_probe(&mut self, now: Now) -> u64 {
         self.nonce += 1;
-        if self.state == State::Up {
+        if matches!(self.state, State::Up | State::Judging { .. }) {
             if self.probes.len() >= MOST_PROBES {
                 self.probes.pop_first();
             }
             self.probes.insert(self.nonce);
-            self.asked.get_or_insert(now.mono);
+            if self.state == State::Up {
+                self.asked.get_or_insert(now.mono);
+            }
             self.send(&FromController::Ping(self.nonce));
         }
         self.nonce
@@ -311,6 +313,11 @@ impl ControllerLink {
         }
         match (self.state, frame.message) {
             (State::Greeting { .. }, FromAgent::Hello(hello)) => self.greet(hello, frame.boot, now),
+            (State::Up | State::Judging { .. }, FromAgent::Pong(nonce)) => {
+                if self.probes.remove(&nonce) {
+                    self.events.push_back(LinkEvent::Probed { nonce });
+                }
+            }
             (State::Greeting { .. } | State::Judging { .. }, _) => {
                 self.handle_goodbye(GoodbyeReason::Protocol, "a gateway says hello, then waits", now);
             }
@@ -318,11 +325,6 @@ impl ControllerLink {
                 self.handle_goodbye(GoodbyeReason::Protocol, "a second hello", now);
             }
             (State::Up, FromAgent::Ping(nonce)) => self.send(&FromController::Pong(nonce)),
-            (State::Up, FromAgent::Pong(nonce)) => {
-                if self.probes.remove(&nonce) {
-                    self.events.push_back(LinkEvent::Probed { nonce });
-                }
-            }
             (State::Up, FromAgent::Renew(csr)) => {
                 self.events
                     .push_back(LinkEvent::Message(AgentFrame { boot: frame.boot, message: FromAgent::Renew(csr) }));

@@ -20,7 +20,7 @@ pub struct SavedState {
     /// Closing records that the controller has not acknowledged.
     pub closings: Vec<SignedClosing>,
     pub alarms: Vec<SavedAlarm>,
-    /// Since when the channel has been down; `None`: it was up.
+    /// From when on the channel must be taken to have been down: since then it was, or nobody knows of later.
     pub down_since: Option<Boot>,
 }
 

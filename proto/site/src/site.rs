@@ -33,6 +33,9 @@ const MOST_EVENTS: usize = 4096;
 const REPORT_EVERY: Span = Span::from_millis(950);
 /// Counters are saved at most this often.
 const SAVE_COUNTERS_EVERY: Span = Span::from_secs(10);
+/// While a lane is open, that the channel is up is saved this often: an agent that dies must not begin anew to count
+/// how long its lanes outlive the channel.
+const SAVE_UP_EVERY: Span = Span::from_secs(30);
 /// What was not acknowledged is said again.
 const SAY_AGAIN_EVERY: Span = Span::from_secs(30);
 /// After a failure of the base or of saving.
@@ -85,7 +88,9 @@ pub struct Site {
     not_ready: Option<String>,
     shutdown: Option<ShuttingDown>,
     up: bool,
+    /// While the channel is up: until when it is known to be.
     down_since: Boot,
+    up_saved_at: Boot,
     base: Base,
     /// Rises with whatever must be saved; saved up to `saved_version`.
     version: u64,
@@ -147,6 +152,7 @@ impl Site {
             shutdown: None,
             up: false,
             down_since: now.mono,
+            up_saved_at: now.mono,
             base: Base::Missing,
             version: 1,
             saved_version: 0,
@@ -170,6 +176,9 @@ impl Site {
 
     /// A message of the controller; gives back what is not for this machine (certificates, checkpoints).
     pub fn handle_message(&mut self, message: FromController, now: Now) -> Option<FromController> {
+        if self.up {
+            self.down_since = now.mono;
+        }
         match message {
             FromController::Snapshot(snapshot) => self.take_snapshot(snapshot, now.mono),
             FromController::Delta(delta) => self.take_delta(delta, now.mono),
@@ -194,10 +203,10 @@ impl Site {
         if self.up != up {
             self.up = up;
             self.version += 1;
+            self.down_since = now.mono;
+            self.up_saved_at = now.mono;
             if up {
                 self.say_everything(now.mono);
-            } else {
-                self.down_since = now.mono;
             }
         }
     }
@@ -222,7 +231,8 @@ impl Site {
     pub fn handle_counters(&mut self, counts: &[LaneCount], now: Now) {
         // A restarted agent begins where the engineer was seen last.
         let lane = |count: &LaneCount| self.lanes.get(&count.session);
-        let moved = |count: &LaneCount| lane(count).is_some_and(|lane| lane.is_armed() && lane.endpoint != count.endpoint);
+        let moved =
+            |count: &LaneCount| lane(count).is_some_and(|lane| lane.is_armed() && lane.endpoint != count.endpoint);
         self.version += u64::from(counts.iter().any(moved));
         for count in counts {
             if let Some(lane) = self.lanes.get_mut(&count.session).filter(|lane| lane.is_armed()) {
@@ -317,7 +327,8 @@ impl Site {
         let unacknowledged = self.up && !(self.closings.is_empty() && self.alarms.is_empty());
         let again = unacknowledged.then_some(self.say_again_at);
         let shutdown = self.shutdown.filter(|shutdown| !shutdown.finished).map(|shutdown| shutdown.until);
-        lanes.chain([base, save, report, again, shutdown, self.sign_retry].into_iter().flatten()).min()
+        let up = self.saves_up().then_some(self.up_saved_at + SAVE_UP_EVERY);
+        lanes.chain([up, base, save, report, again, shutdown, self.sign_retry].into_iter().flatten()).min()
     }
 
     /// The time has come, or may have.
@@ -345,6 +356,11 @@ impl Site {
         }
         if self.sign_retry.is_some_and(|at| at <= now) {
             self.sign_retry = None;
+        }
+        if self.saves_up() && self.up_saved_at + SAVE_UP_EVERY <= now {
+            self.down_since = now;
+            self.up_saved_at = now;
+            self.version += 1;
         }
         self.report_counters(now);
         if self.up && self.say_again_at <= now {
@@ -424,6 +440,10 @@ impl Site {
             Some((at, reason)) if at < lane.grant.deadline => (at, reason),
             _ => (lane.grant.deadline, EndReason::Expired),
         }
+    }
+
+    fn saves_up(&self) -> bool {
+        self.up && self.armed() > 0
     }
 
     fn close_all(&mut self, reason: EndReason, now: Boot) {

@@ -200,7 +200,7 @@ fn deltas_that_arrive_in_one_read_are_all_delivered() {
 #[test]
 fn whoever_speaks_before_its_welcome_is_hung_up_on() {
     for message in [
-        FromController::Ping(1),
+        FromController::Pong(1),
         FromController::Snapshot(thinlane_wire::Snapshot { generation: 1, grants: vec![], withdrawn: vec![] }),
         FromController::Renewed(RenewAnswer::Refused("no".into())),
     ] {

@@ -52,14 +52,17 @@ fn twenty_abrupt_reconnects_freeze_nothing_and_each_counts_at_once() {
 }
 
 #[test]
-fn a_copied_key_freezes_both_while_the_first_still_answers() {
+fn a_copied_key_freezes_both_once_both_have_answered() {
     for (boot, number) in [(2, 1), (2, 99), (1, 10), (1, 3)] {
         let mut channels = SiteChannels::new();
         channels.handle_hello(ConnId(1), &hello(1, 10), at(0));
         channels.handle_hello(ConnId(2), &hello(boot, number), at(1));
         let asked = effects(&mut channels);
-        assert_eq!(asked, [accept(1), ChannelEffect::Probe { conn: ConnId(1) }]);
+        let probe = |conn| ChannelEffect::Probe { conn: ConnId(conn) };
+        assert_eq!(asked, [accept(1), probe(1), probe(2)]);
         channels.handle_probing(ConnId(1), 77);
+        channels.handle_probing(ConnId(2), 1);
+        channels.handle_answered(ConnId(2), 1, at(2));
         channels.handle_answered(ConnId(1), 76, at(2));
         assert!(!channels.is_frozen(), "an older answer proves nothing");
         channels.handle_answered(ConnId(1), 77, at(2));
@@ -90,6 +93,24 @@ fn a_gateway_that_rebooted_takes_over_when_the_old_connection_stays_silent() {
     assert!(after.contains(&accept(2)));
     channels.handle_answered(ConnId(1), 5, at(7));
     assert!(!channels.is_frozen(), "too late to matter");
+}
+
+#[test]
+fn a_hello_that_was_held_up_on_its_way_freezes_nothing_and_takes_nothing_over() {
+    for (boot, number) in [(1, 9), (7, 9)] {
+        let mut channels = SiteChannels::new();
+        channels.handle_hello(ConnId(1), &hello(1, 10), at(0));
+        channels.handle_hello(ConnId(2), &hello(boot, number), at(1));
+        channels.handle_probing(ConnId(1), 5);
+        channels.handle_probing(ConnId(2), 1);
+        channels.handle_answered(ConnId(1), 5, at(2));
+        assert!(!channels.is_frozen());
+        effects(&mut channels);
+        channels.handle_timeout(at(6));
+        assert_eq!(closes(&effects(&mut channels)), [(2, GoodbyeReason::Replaced)]);
+        assert_eq!(channels.current(), Some(ConnId(1)));
+        assert_eq!(channels.poll_timeout(), None);
+    }
 }
 
 #[test]

@@ -229,6 +229,26 @@ fn a_message_before_the_welcome_ends_the_connection() {
 }
 
 #[test]
+fn a_gateway_that_waits_for_the_verdict_answers_for_its_life() {
+    let mut pair = Pair::new();
+    pair.agent.handle_start(pair.now);
+    assert_eq!(pair.agent.poll_effect(), Some(crate::AgentEffect::Connect));
+    pair.agent.handle_connected(pair.now);
+    let mut link = ControllerLink::new(link_config(Access::Full), pair.now);
+    let Some(crate::AgentEffect::Send(hello)) = pair.agent.poll_effect() else { panic!("it says hello") };
+    link.handle_bytes(&hello, pair.now);
+    let nonce = link.handle_probe(pair.now);
+    let Some(LinkEffect::Send(ping)) = link.poll_effect() else { panic!("it asks") };
+    pair.agent.handle_bytes(&ping, pair.now);
+    let Some(crate::AgentEffect::Send(pong)) = pair.agent.poll_effect() else { panic!("it answers") };
+    link.handle_bytes(&pong, pair.now);
+    assert!(matches!(link.poll_event(), Some(LinkEvent::Hello(_))));
+    assert_eq!(link.poll_event(), Some(LinkEvent::Probed { nonce }));
+    link.handle_accept(desired(1, &[], &[]), None, pair.now);
+    assert!(link.is_up());
+}
+
+#[test]
 fn a_probe_brings_the_gateways_clock_up_to_date() {
     let mut pair = Pair::up();
     pair.pass(Span::from_secs(50));

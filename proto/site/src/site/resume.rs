@@ -20,7 +20,7 @@ impl Site {
             ended: self.ended.iter().map(|(session, until)| SavedEnded { session: *session, until: *until }).collect(),
             closings: self.closings.values().cloned().collect(),
             alarms: self.alarms.iter().cloned().collect(),
-            down_since: (!self.up).then_some(self.down_since),
+            down_since: Some(self.down_since),
         }
     }
 

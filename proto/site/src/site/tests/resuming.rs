@@ -67,6 +67,30 @@ fn the_time_without_a_channel_goes_on_across_a_restart() {
 }
 
 #[test]
+fn a_restart_does_not_begin_anew_to_count_the_time_without_a_channel() {
+    let mut bench = Bench::new();
+    bench.want(&[Grant { offline: Span::from_secs(100), ..grant(1, 5) }]);
+    bench.pass(Span::from_secs(300));
+    assert!(bench.is_open(1));
+    // The agent dies with its channel up, and stays away for most of the time that its lanes may be alone.
+    bench.devices.clear();
+    bench.now.mono = bench.now.mono + Span::from_secs(60);
+    bench.restart(site_config().boot);
+    assert!(bench.is_open(1));
+    bench.pass(Span::from_secs(41));
+    assert!(bench.is_clean());
+}
+
+#[test]
+fn an_idle_lane_is_not_closed_by_a_restart_after_a_long_quiet_time() {
+    let mut bench = Bench::new();
+    bench.want(&[Grant { offline: Span::from_secs(40), ..grant(1, 5) }]);
+    bench.pass(Span::from_secs(329));
+    bench.restart(site_config().boot);
+    assert!(bench.is_open(1));
+}
+
+#[test]
 fn ceilings_and_the_switch_hold_for_lanes_that_are_resumed() {
     let mut bench = Bench::new();
     bench.want(&[grant(1, 5)]);
