@@ -142,7 +142,7 @@ async fn connection(to: Endpoint, config: Arc<ClientConfig>, mut outgoing: mpsc:
 
 async fn dial(to: &Endpoint, config: Arc<ClientConfig>) -> anyhow::Result<(SocketAddr, TlsStream<TcpStream>)> {
     let name = tls::server_name(to)?;
-    let tcp = TcpStream::connect((to.host(), to.port())).await?;
+    let tcp = crate::dial::tcp(to).await?;
     tcp.set_nodelay(true)?;
     let peer = tcp.peer_addr()?;
     let stream = TlsConnector::from(config).connect(name, tcp).await?;

@@ -70,6 +70,7 @@ pub struct Ears {
     pub answers: mpsc::UnboundedReceiver<Answer>,
     pub device: mpsc::UnboundedReceiver<DeviceEvent>,
     pub tables: mpsc::Receiver<TableEvent>,
+    pub addresses: mpsc::Receiver<()>,
 }
 
 /// How the daemon ended.
@@ -261,6 +262,8 @@ impl Daemon {
 
     fn begin_end(&mut self, how: Shutdown, now: Now) {
         if self.ending.is_none() {
+            // No service manager listens: then nobody waits for it.
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
             self.ending = Some(Ending { how, finished: false, until: now.mono + lanes::FAREWELL, told: false });
             self.site.handle_shutdown(how, now);
         }
@@ -313,7 +316,9 @@ pub async fn run(parts: Parts, mut ears: Ears, ready: impl FnOnce()) -> anyhow::
         let counting = daemon.site.armed() > 0;
         tokio::select! {
             news = daemon.dialer.news() => daemon.handle_news(news, clock::now()),
-            Some(answer) = ears.answers.recv() => {
+            answer = ears.answers.recv() => {
+                // Without it nothing can be closed here: the kernel's own deadlines and a restart can.
+                let answer = answer.context("the kernel thread has ended")?;
                 if let Answer::Ended(ended) = answer {
                     let end = daemon.ended(ended);
                     // For the answer to whoever asked for it.
@@ -323,7 +328,10 @@ pub async fn run(parts: Parts, mut ears: Ears, ready: impl FnOnce()) -> anyhow::
                 daemon.handle_answer(answer, clock::now());
             }
             Some(event) = ears.device.recv() => daemon.handle_device(event, clock::now()),
-            Some(event) = ears.tables.recv() => daemon.handle_tables(event, clock::now()),
+            event = ears.tables.recv() => {
+                daemon.handle_tables(event.context("nobody watches the tables any more")?, clock::now());
+            }
+            Some(()) = ears.addresses.recv() => daemon.link.handle_network_changed(clock::now()),
             Some(request) = requests.recv() => daemon.handle_request(request, clock::now()),
             found = daemon.names.found() => daemon.handle_name(found),
             () = book.written.notified() => {

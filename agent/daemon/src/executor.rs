@@ -101,7 +101,7 @@ impl Bench {
                 Job::Step(Effect { id, step }) => {
                     let name = step.name();
                     crash_point(name, false);
-                    let outcome = self.perform(step);
+                    let outcome = self.perform(step).inspect_err(|error| self.notice(error));
                     crash_point(name, true);
                     Some(Answer::Step(id, outcome.map_err(|error| StepError(format!("{error:#}")))))
                 }
@@ -180,6 +180,14 @@ impl Bench {
             Step::ReadBackClosed { session, tuple } => kernel.verify_closed(session, &tuple).map(plain),
             Step::SignClosing { message, .. } => Ok(Done::Signature(self.key.sign(&message))),
             Step::Persist(state) => self.persist(&state).map(plain),
+        }
+    }
+
+    /// A device whose thread has ended says nothing itself.
+    fn notice(&self, error: &anyhow::Error) {
+        if let Some(thinlane_wg::DeviceError::Stopped) = error.downcast_ref() {
+            // The loop ends only with the process.
+            let _ = self.events.send(Event::InterfaceGone);
         }
     }
 

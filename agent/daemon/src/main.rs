@@ -15,6 +15,7 @@ mod cmd;
 mod config;
 mod control;
 mod daemon;
+mod dial;
 mod executor;
 mod failure;
 mod files;

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket};
 use thinlane_model::SessionId;
 use thinlane_nft::{Denied, DeniedLog, Event, Watch};
 use thinlane_wire::{DeniedFlow, DeniedReport, Direction};
@@ -17,6 +20,10 @@ const MOST_KINDS: usize = 256;
 const LONG: Duration = Duration::from_secs(3600);
 /// How long to stay away from a socket that fails.
 const AFTER_ERROR: Duration = Duration::from_secs(1);
+/// `RTMGRP_IPV4_IFADDR` (linux/rtnetlink.h).
+const RTMGRP_IPV4_IFADDR: u32 = 0x10;
+/// A link that flaps is not followed faster than this.
+const SETTLE: Duration = Duration::from_secs(2);
 /// Changes that may wait for the loop.
 const MOST_EVENTS: usize = 64;
 const STACK: usize = 512 * 1024;
@@ -42,6 +49,39 @@ pub fn tables(mut watch: Watch) -> anyhow::Result<mpsc::Receiver<Event>> {
     };
     std::thread::Builder::new().name("watch".into()).stack_size(STACK).spawn(run).context("cannot start a thread")?;
     Ok(events)
+}
+
+/// Starts to watch this machine's IPv4 addresses: a modem that comes back, or that was given another address, is
+/// worth a try at once. The thread ends with the process.
+pub fn addresses() -> anyhow::Result<mpsc::Receiver<()>> {
+    let kind = SockType::Raw;
+    let netlink = socket(AddressFamily::Netlink, kind, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)
+        .context("cannot watch the addresses")?;
+    bind(netlink.as_raw_fd(), &NetlinkAddr::new(0, RTMGRP_IPV4_IFADDR)).context("cannot watch the addresses")?;
+    // One is as good as many.
+    let (to_loop, changes) = mpsc::channel(1);
+    let run = move || {
+        let mut notice = [0; 4096];
+        loop {
+            // What was lost in an overrun was a change as well.
+            if let Err(errno) = recv(netlink.as_raw_fd(), &mut notice, MsgFlags::empty())
+                && errno != Errno::ENOBUFS
+            {
+                std::thread::sleep(AFTER_ERROR);
+                continue;
+            }
+            if let Err(mpsc::error::TrySendError::Closed(())) = to_loop.try_send(()) {
+                return;
+            }
+            std::thread::sleep(SETTLE);
+        }
+    };
+    std::thread::Builder::new()
+        .name("addresses".into())
+        .stack_size(STACK)
+        .spawn(run)
+        .context("cannot start a thread")?;
+    Ok(changes)
 }
 
 /// Denied packets, counted by kind until somebody asks.
@@ -168,6 +208,24 @@ mod tests {
         assert_eq!(report.flows[0].packets, 3);
         assert_eq!(report.not_reported, 1000 - MOST_KINDS as u64);
         assert!(book.take().is_none(), "told once");
+    }
+
+    #[test]
+    fn a_new_address_is_noticed() {
+        let thread = std::thread::spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root has namespaces of its own");
+            let mut changes = addresses().expect("watches");
+            std::thread::sleep(Duration::from_millis(50));
+            assert!(changes.try_recv().is_err(), "nothing happened yet");
+            let added = std::process::Command::new("ip").args(["addr", "add", "192.0.2.1/32", "dev", "lo"]).status();
+            assert!(added.expect("iproute2 is installed").success());
+            let end = std::time::Instant::now() + Duration::from_secs(5);
+            while changes.try_recv().is_err() {
+                assert!(std::time::Instant::now() < end, "not noticed");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        });
+        thread.join().expect("no panic");
     }
 
     #[tokio::test]

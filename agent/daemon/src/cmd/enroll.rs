@@ -10,11 +10,11 @@ use clap::Args;
 use data_encoding::BASE64;
 use thinlane_model::Endpoint;
 use thinlane_wire::api::{Enrol, Enrolled, ErrorBody, ErrorCode};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
+use crate::dial;
 use crate::failure::{Failure, exit};
 use crate::files::{self, Dirs};
 use crate::http;
@@ -99,7 +99,7 @@ pub async fn exchange(controller: &Endpoint, expected: Fingerprint, code: &str) 
         Failure::coded(exit::UNREACHABLE, format_args!("cannot reach the controller at {controller}: {why}"))
             .next("check address and port, and that TCP may leave this site")
     };
-    let tcp = timeout(STEP, TcpStream::connect((controller.host(), controller.port()))).await;
+    let tcp = timeout(STEP, dial::tcp(controller)).await;
     let tcp = tcp.map_err(|_| unreachable(&"no answer"))?.map_err(|error| unreachable(&error))?;
     let (config, found) = tls::enrol_config(expected)?;
     let name = tls::server_name(controller)?;

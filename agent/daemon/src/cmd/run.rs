@@ -160,7 +160,7 @@ fn take_in_hand(dirs: &Dirs, config: Config, identity: Identity) -> anyhow::Resu
         resolved,
         listen,
     };
-    Ok((parts, Ears { answers, device, tables: watch::tables(tables)? }))
+    Ok((parts, Ears { answers, device, tables: watch::tables(tables)?, addresses: watch::addresses()? }))
 }
 
 /// Tells the service manager, and whoever reads the log.
