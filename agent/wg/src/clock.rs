@@ -3,14 +3,14 @@
 use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use nix::time::{ClockId, clock_gettime};
+use rustix::time::{ClockId, clock_gettime};
 use thinlane_model::{Boot, Now, Wall};
 
 /// CLOCK_BOOTTIME of this machine.
 pub fn boot() -> io::Result<Boot> {
-    let time = clock_gettime(ClockId::CLOCK_BOOTTIME)?;
-    let secs = u64::try_from(time.tv_sec()).unwrap_or(0);
-    let millis = u64::try_from(time.tv_nsec()).unwrap_or(0) / 1_000_000;
+    let time = clock_gettime(ClockId::Boottime);
+    let secs = u64::try_from(time.tv_sec).unwrap_or(0);
+    let millis = u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000;
     Ok(Boot(secs * 1000 + millis))
 }
 

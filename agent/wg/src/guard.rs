@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use thinlane_model::{Boot, Counters, PacketVerdict, Span};
+use thinlane_model::{Boot, Counters, PacketVerdict, Protocol, Span, Tuple};
 
 use crate::device::{DeniedFlow, Direction, LaneRole};
 use crate::gate::{Gate, Reset};
@@ -36,6 +36,8 @@ pub(crate) struct Ends {
     counters: Counters,
     late: u64,
     last_passed: Option<Boot>,
+    /// Follows TCP connections and judges nothing: so that the engineer's tools are told when the lane ends.
+    connections: Option<Box<Gate>>,
 }
 
 impl Guard {
@@ -49,6 +51,7 @@ impl Guard {
                 counters: Counters::default(),
                 late: 0,
                 last_passed: None,
+                connections: None,
             }),
         }
     }
@@ -112,11 +115,12 @@ impl Guard {
                 gate.resets()
             }
             Guard::Gateway(_) => Vec::new(),
-            Guard::Engineer(ends) => {
-                ends.shut = true;
-                Vec::new()
-            }
+            Guard::Engineer(ends) => ends.shut(),
         }
+    }
+
+    pub(crate) fn is_engineers(&self) -> bool {
+        matches!(self, Guard::Engineer(_))
     }
 
     pub(crate) fn counters(&self) -> Counters {
@@ -185,6 +189,38 @@ impl Ends {
         *packets += 1;
         *bytes += packet.len() as u64;
         self.last_passed = Some(now);
+        self.follow(way, packet, now);
         Sent::Pass
+    }
+
+    /// The lane's port shows with the first answer that is no refusal.
+    fn follow(&mut self, way: Direction, bytes: &[u8], now: Boot) {
+        let Ok(ip) = packet::parse_ipv4(bytes) else { return };
+        let Ok(tcp) = ip.tcp() else { return };
+        if self.connections.is_none() && way == Direction::Down && !tcp.has(packet::flag::RST) {
+            let tuple = Tuple {
+                engineer: self.address,
+                destination: self.allowed,
+                address: self.allowed,
+                protocol: Protocol::Tcp,
+                port: tcp.source_port,
+            };
+            let mut followed = Gate::new(tuple, Boot(u64::MAX));
+            followed.recall(tcp.destination_port, now);
+            self.connections = Some(Box::new(followed));
+        }
+        let Some(followed) = &mut self.connections else { return };
+        let _ = match way {
+            Direction::Up => followed.up(bytes, now),
+            Direction::Down => followed.down(bytes, now),
+        };
+    }
+
+    fn shut(&mut self) -> Vec<Reset> {
+        if std::mem::replace(&mut self.shut, true) {
+            return Vec::new();
+        }
+        let resets = self.connections.take().map(|followed| followed.resets()).unwrap_or_default();
+        resets.into_iter().filter(|reset| matches!(reset, Reset::ToEngineer(_))).collect()
     }
 }

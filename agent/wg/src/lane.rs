@@ -298,6 +298,7 @@ impl Lane {
 
     fn send_reset(&mut self, reset: &Reset, step: &mut Step<'_>) {
         match reset {
+            Reset::ToEngineer(packet) if self.guard.is_engineers() => step.out.interface(packet),
             Reset::ToEngineer(packet) => self.seal(packet, step),
             Reset::ToAsset(packet) => step.out.interface(packet),
         }

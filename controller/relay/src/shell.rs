@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::sys::socket::{MsgFlags, SockaddrStorage, sendto, setsockopt, sockopt};
-use nix::time::{ClockId, clock_gettime};
+use rustix::time::{ClockId, clock_gettime};
 use thinlane_model::{Boot, PublicKey, SessionId};
 use tracing::{debug, trace, warn};
 
@@ -45,8 +45,8 @@ struct Shared {
 
 /// This machine's CLOCK_BOOTTIME, on which sessions of the relay end.
 pub fn boot_now() -> Boot {
-    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("Linux has CLOCK_BOOTTIME");
-    Boot(u64::try_from(Duration::from(now).as_millis()).unwrap_or(u64::MAX))
+    let now = clock_gettime(ClockId::Boottime);
+    Boot(u64::try_from(now.tv_sec).unwrap_or(0) * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000)
 }
 
 impl Shell {

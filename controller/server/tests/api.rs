@@ -354,3 +354,24 @@ async fn the_log_is_paged_signed_and_verified_and_outlives_a_crash() {
     assert!(began.elapsed() < Duration::from_secs(5));
     assert!(controller.stop().await, "SIGTERM ends it well");
 }
+
+#[tokio::test]
+async fn one_person_has_at_most_a_thousand_open_requests_and_others_do_not_notice() {
+    let (controller, ada) = Controller::start().await;
+    controller.inventory(&ada).await;
+    let erik = controller.person(&ada, "erik", &["requester"]).await;
+    let nils = controller.person(&ada, "nils", &["requester"]).await;
+    let ask = || json!({"asset": "plc-1", "task": "modbus", "reason": "again"});
+    let mut answers = Vec::new();
+    for _ in 0..11 {
+        let some = (0..100).map(|_| controller.post(&erik, "/requests", ask()));
+        answers.extend(futures_util::future::join_all(some).await);
+    }
+    let count = |status: u16| answers.iter().filter(|answer| answer.0 == status).count();
+    assert_eq!((count(201), count(429)), (1000, 100));
+    let refused = answers.iter().find(|answer| answer.0 == 429).expect("one");
+    assert_eq!(refused.1["error"]["code"], "limit", "{}", refused.1);
+    let began = Instant::now();
+    assert_eq!(controller.post(&nils, "/requests", ask()).await.0, 201);
+    assert!(began.elapsed() < Duration::from_secs(1));
+}

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use thinlane_model::{Counters, EndReason, RefuseReason};
 use thinlane_tlog::tree::verify_consistency;
 use thinlane_tlog::{SignedCheckpoint, Verifier};
-use thinlane_wire::{FromAgent, FromController, Refused, RenewAnswer, WitnessReport};
+use thinlane_wire::{Alarm, FromAgent, FromController, Refused, RenewAnswer, WitnessReport};
 
 struct World {
     controller: Controller,
@@ -438,4 +438,54 @@ async fn a_running_gateway_renews_its_certificate_by_itself() {
     let renewed = world.north.renewed(csr, chain);
     renewed.online(&world.controller, 1, 2).await;
     north.say(FromAgent::Renew(vec![0x30; 20])).await;
+}
+
+#[tokio::test]
+async fn a_gateway_cannot_fill_the_log_with_alarms() {
+    let world = world().await;
+    let mut north = world.north.online(&world.controller, 1, 1).await;
+    for number in 1..=500 {
+        let boot = north.boot;
+        let alarm = Alarm { number, boot, kind: "noise".to_owned(), detail: "x".repeat(400) };
+        north.say(FromAgent::Alarm(alarm)).await;
+    }
+    assert_eq!(north.until_the_end().await.as_deref(), Some("protocol"));
+    let kinds = world.controller.kinds(&world.ada).await;
+    let alarms = kinds.iter().filter(|kind| *kind == "alarm.raised").count();
+    assert!((1..=121).contains(&alarms), "{alarms}");
+}
+
+#[tokio::test]
+async fn live_events_show_each_role_what_it_may_see() {
+    let world = world().await;
+    let nils = world.controller.person(&world.ada, "nils", &["requester"]).await;
+    let mut north = world.north.online(&world.controller, 1, 1).await;
+    let mut streams = Vec::new();
+    for who in [&world.olga, &world.erik, &nils] {
+        let url = world.controller.url("/api/v1/events");
+        let stream = world.controller.http().get(url).bearer_auth(&who.token).send().await.expect("a stream");
+        assert_eq!(stream.status().as_u16(), 200);
+        streams.push(stream);
+    }
+    world.session(&mut north, 1).await;
+    let boot = north.boot;
+    let alarm = Alarm { number: 1, boot, kind: "ruleset-flushed".to_owned(), detail: String::new() };
+    north.say(FromAgent::Alarm(alarm)).await;
+    north.until(|frame| matches!(frame, FromController::AlarmAck(1))).await;
+    // Nils' own token ends, and with it his stream.
+    assert_eq!(world.controller.post(&world.olga, "/users/nils/lock", json!({"reason": "test"})).await.0, 201);
+    let mut seen = Vec::new();
+    for mut stream in streams {
+        let mut text = String::new();
+        while let Ok(Ok(Some(chunk))) = tokio::time::timeout(Duration::from_millis(700), stream.chunk()).await {
+            text.push_str(&String::from_utf8_lossy(&chunk));
+        }
+        let kinds: std::collections::BTreeSet<String> =
+            text.lines().filter_map(|line| line.strip_prefix("event: ").map(str::to_owned)).collect();
+        seen.push(kinds);
+    }
+    let has = |at: usize, kind: &str| seen[at].contains(kind);
+    assert!(has(0, "session") && has(0, "request") && has(0, "alarm"), "ops see all: {seen:?}");
+    assert!(has(1, "session") && has(1, "request") && !has(1, "alarm"), "a requester sees the own: {seen:?}");
+    assert!(!has(2, "session") && !has(2, "request") && !has(2, "alarm"), "and nothing else: {seen:?}");
 }

@@ -166,7 +166,7 @@ fn a_second_lane_to_one_asset_is_refused_by_name(lab: &Lab) -> Result<()> {
 fn a_restarted_agent_resumes_its_lanes(lab: &Lab) -> Result<()> {
     let lane = lab.lane("north-plc1", "echo-udp", "1m")?;
     let before = thinlane_lab::now_ms();
-    let echo = lane.echo("udp", "20ms", "8s")?;
+    let echo = lane.patient_echo("udp", "20ms", "10s")?;
     lab.device("north-1").wait_for(10, before)?;
     lab.agent_process("north", "kill")?;
     std::thread::sleep(std::time::Duration::from_millis(300));

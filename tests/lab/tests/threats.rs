@@ -28,7 +28,6 @@ const CASES: &[Case] = &[
     ("t14_a_cloned_gateway_freezes_both_and_reconnects_do_not", site::t14_a_cloned_gateway_freezes_both),
     ("t15_a_lane_survives_rebinding_loss_and_blackouts", network::t15_a_lane_survives_rebinding_loss_and_blackouts),
     ("t17_a_dead_controller_leaves_lanes_to_end_by_themselves", site::t17_a_dead_controller_leaves_lanes_to_end),
-    ("t17_a_restored_old_database_is_noticed", site::t17_a_restored_old_database_is_noticed),
     ("t18_a_grant_beyond_the_ceiling_is_refused", site::t18_a_grant_beyond_the_ceiling_is_refused),
     ("t19_an_edited_log_is_found", people::t19_an_edited_log_is_found),
     ("t23_no_secret_is_on_disk_in_a_log_or_in_argv", people::t23_no_secret_is_on_disk_in_a_log_or_in_argv),
@@ -37,6 +36,8 @@ const CASES: &[Case] = &[
     ("t26_garbage_gets_a_clear_answer", people::t26_garbage_gets_a_clear_answer),
     ("t27_a_flushed_ruleset_opens_nothing", site::t27_a_flushed_ruleset_opens_nothing),
     ("t29_a_kill_over_a_dead_channel_still_stops_packets", site::t29_a_kill_over_a_dead_channel_still_stops_packets),
+    // Last: gateways that have seen a forked log go on saying so.
+    ("t17_a_restored_old_database_is_noticed", site::t17_a_restored_old_database_is_noticed),
 ];
 
 fn main() -> ExitCode {

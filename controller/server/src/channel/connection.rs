@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use thinlane_link::{Access, AgentClock as LinkClock, ConnId, ControllerLink, LinkConfig, LinkEffect, LinkEvent};
-use thinlane_model::{SiteId, Span};
+use thinlane_model::{Boot, SiteId, Span};
 use thinlane_session::{Actor, Command, Desired};
 use thinlane_wire::api::ErrorBody;
-use thinlane_wire::{FromController, GoodbyeReason, Hello};
+use thinlane_wire::{FromAgent, FromController, GoodbyeReason, Hello};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -26,6 +26,9 @@ const UNSENT: usize = 512;
 /// How long one write may take, and the last words after a goodbye.
 const WRITE_TIME: Duration = Duration::from_secs(20);
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Reports that cost an entry of the log and that no session bounds: so many in each minute, or the gateway goes.
+const MOST_REPORTS: u32 = 120;
+const REPORTS_TIME: Span = Span::from_secs(60);
 /// Bytes read at a time: gateways are many and mostly silent.
 const CHUNK: usize = 4096;
 /// A gateway without work is given a checkpoint to remember this often.
@@ -67,6 +70,7 @@ where
         hello: None,
         told_size: 0,
         up: false,
+        reports: (0, Boot(0)),
     };
     if good {
         line.run(read).await;
@@ -100,6 +104,8 @@ pub(super) struct Connection {
     /// The log size that the gateway was told last.
     pub(super) told_size: u64,
     up: bool,
+    /// Reports in the current minute, and when it began.
+    reports: (u32, Boot),
 }
 
 enum Woken {
@@ -196,6 +202,9 @@ impl Connection {
                     self.freeze().await;
                 }
             }
+            LinkEvent::Message(frame) if is_report(&frame.message) && !self.may_report(now.mono) => {
+                self.link.handle_goodbye(GoodbyeReason::Protocol, "too many reports", now);
+            }
             LinkEvent::Message(frame) => self.message(frame).await,
             LinkEvent::Probed { nonce } => {
                 if let Some(clock) = self.link.clock() {
@@ -218,6 +227,15 @@ impl Connection {
             }
             LinkEvent::Down { why } => tracing::debug!(site = %self.site, why, "channel closed"),
         }
+    }
+
+    /// Whether one more report fits into this minute: a gateway must not be able to fill the log.
+    fn may_report(&mut self, now: Boot) -> bool {
+        if self.reports.1 + REPORTS_TIME <= now {
+            self.reports = (0, now);
+        }
+        self.reports.0 += 1;
+        self.reports.0 <= MOST_REPORTS
     }
 
     /// Tells the world of a gateway that was let in, and learns what it should have.
@@ -312,6 +330,25 @@ impl Connection {
         if let Err(error) = self.app.core.write_surely(move |step| step.note(&Actor::System, note)).await {
             tracing::error!(%site, kind, error = %error.error.message, "an alarm cannot be logged");
         }
+    }
+}
+
+/// Whether a message may cost an entry of the log without a session of ours behind it.
+fn is_report(message: &FromAgent) -> bool {
+    match message {
+        FromAgent::Alarm(_)
+        | FromAgent::Status(_)
+        | FromAgent::Renew(_)
+        | FromAgent::Witness(_)
+        | FromAgent::Refused(_)
+        | FromAgent::Closing(_) => true,
+        FromAgent::Hello(_)
+        | FromAgent::Applied(_)
+        | FromAgent::Armed(_)
+        | FromAgent::Counters(_)
+        | FromAgent::Ping(_)
+        | FromAgent::Pong(_)
+        | FromAgent::Denied(_) => false,
     }
 }
 
