@@ -284,14 +284,14 @@ impl Kernel {
 
     /// Opens the lane in the table, on a LAN that is known to it.
     pub fn open_lane(&mut self, grant: &Grant) -> anyhow::Result<()> {
-        let left = remaining(grant.deadline)?;
         self.know_lan(grant.tuple.address)?;
         let same =
             |old: &Grant| (old.tuple, old.limits, old.keep_source) == (grant.tuple, grant.limits, grant.keep_source);
         let stands = self.standing.get(&grant.session).is_some_and(same);
-        if !stands || self.nft.extend_lane(grant.session, left).is_err() {
+        // What is left is looked up last: a step before it takes time, which must not be given to the lane.
+        if !stands || self.nft.extend_lane(grant.session, remaining(grant.deadline)?).is_err() {
             self.close_lane(grant.session)?;
-            self.nft.open_lane(&lane(grant, left))?;
+            self.nft.open_lane(&lane(grant, remaining(grant.deadline)?))?;
         }
         self.standing.insert(grant.session, grant.clone());
         Ok(())
