@@ -325,6 +325,10 @@ impl Connection {
     }
 
     pub(super) async fn alarm(&mut self, kind: &'static str, detail: String) {
+        let now = crate::clock::now();
+        if !self.may_report(now.mono) {
+            return self.link.handle_goodbye(GoodbyeReason::Protocol, "too many reports", now);
+        }
         let site = self.site;
         let note = thinlane_session::Note::Alarm { site: Some(site), kind: kind.to_owned(), detail };
         if let Err(error) = self.app.core.write_surely(move |step| step.note(&Actor::System, note)).await {
@@ -333,23 +337,10 @@ impl Connection {
     }
 }
 
-/// Whether a message may cost an entry of the log without a session of ours behind it.
+/// Whether a message costs an entry of the log though no session of ours is behind it. What is doubtful in others
+/// is counted where the alarm is raised.
 fn is_report(message: &FromAgent) -> bool {
-    match message {
-        FromAgent::Alarm(_)
-        | FromAgent::Status(_)
-        | FromAgent::Renew(_)
-        | FromAgent::Witness(_)
-        | FromAgent::Refused(_)
-        | FromAgent::Closing(_) => true,
-        FromAgent::Hello(_)
-        | FromAgent::Applied(_)
-        | FromAgent::Armed(_)
-        | FromAgent::Counters(_)
-        | FromAgent::Ping(_)
-        | FromAgent::Pong(_)
-        | FromAgent::Denied(_) => false,
-    }
+    matches!(message, FromAgent::Alarm(_) | FromAgent::Status(_) | FromAgent::Renew(_))
 }
 
 /// Whether a dead channel must be known soon: a lane is open, or its closing record is awaited.
