@@ -5,6 +5,8 @@
 //! * [`lane`] brings one lane up on this machine, holds it and takes it down.
 //! * [`out`] shows things: tables, JSON, times; [`failure`] is how everything fails.
 #![forbid(unsafe_code)]
+// The examples in the help show addresses as they are typed.
+#![allow(rustdoc::bare_urls)]
 
 mod api;
 mod args;

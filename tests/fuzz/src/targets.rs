@@ -110,10 +110,10 @@ fn canonical_json(bytes: &[u8]) {
     if let Ok(value) = thinlane_tlog::canonical::parse(bytes) {
         assert_eq!(thinlane_tlog::canonical::value_to_vec(&value).expect("it was read"), bytes);
     }
-    if let Ok(value) = serde_json::from_slice::<serde_json::Value>(bytes) {
-        if let Ok(written) = thinlane_tlog::canonical::value_to_vec(&value) {
-            assert!(thinlane_tlog::canonical::is_canonical(&written));
-        }
+    if let Ok(value) = serde_json::from_slice::<serde_json::Value>(bytes)
+        && let Ok(written) = thinlane_tlog::canonical::value_to_vec(&value)
+    {
+        assert!(thinlane_tlog::canonical::is_canonical(&written));
     }
 }
 

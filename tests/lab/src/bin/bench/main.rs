@@ -33,10 +33,8 @@ fn main() -> ExitCode {
     let runs = std::env::args().nth(1).and_then(|word| word.parse().ok()).unwrap_or(30);
     let mut table = Table::default();
     let outcome = Lab::up("tlben").and_then(|lab| measure(&lab, &mut table, runs));
-    if let Ok(seconds) = std::env::var("THINLANE_DEMO_SECONDS") {
-        if let Ok(seconds) = seconds.parse() {
-            table.row("demo, from a built tree", "s", &[seconds], Some(60.0));
-        }
+    if let Some(seconds) = std::env::var("THINLANE_DEMO_SECONDS").ok().and_then(|text| text.parse().ok()) {
+        table.row("demo, from a built tree", "s", &[seconds], Some(60.0));
     }
     table.print();
     if let Err(error) = outcome {
