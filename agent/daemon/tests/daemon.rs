@@ -402,3 +402,34 @@ fn a_stopped_agent_keeps_nothing_open_and_isolates_all_the_same() {
     assert!(lab.ok(&["isolate", "status"]).contains("isolated"));
     checks_out(&lab);
 }
+
+#[test]
+fn a_key_switch_at_the_site_isolates_it_while_it_is_turned() {
+    let lab = Lab::new();
+    let switch = lab.files.path().join("switch");
+    std::fs::write(lab.dir().join("agent.toml"), format!("isolate_input = {switch:?}\n")).expect("written");
+    let _daemon = started(&lab);
+    lab.ok(&["status", "--check", "ready"]);
+    std::fs::write(&switch, "1\n").expect("written");
+    lab.controller.alarm("isolated");
+    assert!(!lab.agent(&["status", "--check", "ready"]).status.success());
+    std::fs::write(&switch, "0\n").expect("written");
+    lab.controller.alarm("isolated-off");
+    lab.ok(&["status", "--check", "ready"]);
+}
+
+#[test]
+fn a_wrong_configuration_is_refused_with_its_line_and_nothing_is_opened() {
+    let lab = Lab::new();
+    let before = lab.kernel_state();
+    std::fs::write(lab.dir().join("agent.toml"), "[ceiling]\nport = [502]\n").expect("written");
+    let refused = lab.agent(&["run"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("line 2") && said.contains("port") && said.contains("next:"), "{said}");
+    std::fs::write(lab.dir().join("agent.toml"), "lan = [\"nowhere0\"]\n").expect("written");
+    let refused = lab.agent(&["run"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("nowhere0"), "{refused:?}");
+    assert_eq!(lab.kernel_state(), before);
+}
