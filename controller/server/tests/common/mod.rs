@@ -4,6 +4,7 @@
 pub mod gateway;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -106,7 +107,8 @@ impl Controller {
         let log =
             std::fs::OpenOptions::new().create(true).append(true).open(self.place.path().join("log")).expect("a log");
         command.args(["run", "--dir"]).arg(self.dir()).stdout(Stdio::null()).stderr(log);
-        let child = command.spawn().expect("it starts");
+        // A group of its own: a launcher may start it as its child.
+        let child = command.process_group(0).spawn().expect("it starts");
         self.child = Some(child);
         let began = Instant::now();
         loop {
@@ -134,7 +136,8 @@ impl Controller {
     /// SIGKILL, as a crash.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
+            let group = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
+            let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
             let _ = child.wait();
         }
     }
