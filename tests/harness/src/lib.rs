@@ -5,7 +5,7 @@
 //! loses, doubles or swaps frames, and a kernel whose steps fail and whose lanes expire by themselves.
 //!
 //! [`run`] plays one history that follows from its seed alone, [`run_broken`] one with a part that breaks its word. After each step a model that knows nothing of the
-//! machines looks at the kernel ([`model`]); in the end everything is healed and both sides must agree.
+//! machines looks at the kernel (`model`); in the end everything is healed and both sides must agree.
 #![forbid(unsafe_code)]
 
 mod gateway;
