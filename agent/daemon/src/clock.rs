@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
-use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use thinlane_model::{Boot, BootId, Now, Span, Wall};
 
@@ -18,8 +17,7 @@ const JUMP_MS: i64 = 2_000;
 
 /// Milliseconds of CLOCK_BOOTTIME.
 pub fn boot() -> Boot {
-    let now = clock_gettime(ClockId::Boottime);
-    Boot(u64::try_from(now.tv_sec).unwrap_or(0) * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000)
+    thinlane_wg::boot().expect("the kernel always tells its boot clock")
 }
 
 /// The wall clock as the system tells it.

@@ -2,7 +2,6 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::time::{ClockId, clock_gettime};
 use thinlane_model::{Boot, Now, Wall};
 
 /// Both clocks, read one after the other.
@@ -12,10 +11,7 @@ pub fn now() -> Now {
 
 /// CLOCK_BOOTTIME.
 pub fn mono() -> Boot {
-    let at = clock_gettime(ClockId::Boottime);
-    let secs = u64::try_from(at.tv_sec).unwrap_or(0);
-    let nanos = u64::try_from(at.tv_nsec).unwrap_or(0);
-    Boot(secs.saturating_mul(1000).saturating_add(nanos / 1_000_000))
+    thinlane_relay::boot_now()
 }
 
 /// The wall clock.
