@@ -39,6 +39,10 @@ pub trait Device: Send {
     /// Sends from now on to `endpoint`, until the peer is heard from elsewhere; a waiting handshake leaves at once.
     fn set_endpoint(&mut self, session: SessionId, endpoint: SocketAddr) -> Result<(), DeviceError>;
 
+    /// Handshakes again at once in every lane that has an endpoint, and every 5 s until it succeeds: whoever forgot
+    /// where the ends are, as a relay that was restarted, learns it again.
+    fn handshake(&mut self);
+
     /// Closes every lane.
     fn close_all(&mut self) -> Vec<LaneReport>;
 

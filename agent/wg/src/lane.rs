@@ -183,6 +183,14 @@ impl Lane {
         self.on_time(step);
     }
 
+    /// Makes new keys, whatever the age of the present ones.
+    pub(crate) fn handshake(&mut self, step: &mut Step<'_>) {
+        if self.endpoint.is_some() {
+            self.timing.renew(step.now.mono);
+            self.on_time(step);
+        }
+    }
+
     /// Whether nothing passes any more.
     pub(crate) fn is_over(&self, now: Boot) -> bool {
         self.guard.is_over(now)

@@ -135,6 +135,14 @@ impl Switch {
         Ok(())
     }
 
+    /// Handshakes again in every lane that has an endpoint.
+    pub(crate) fn handshake(&mut self, now: Now, out: &mut dyn Output) {
+        let indices: Vec<u32> = self.lanes.keys().copied().collect();
+        for index in indices {
+            self.step(index, now, out, |lane, step| lane.handshake(step));
+        }
+    }
+
     pub(crate) fn shut(&mut self, session: SessionId, now: Now, out: &mut dyn Output) -> Result<(), DeviceError> {
         let index = self.index(session)?;
         self.step(index, now, out, |lane, step| lane.shut(step));

@@ -31,6 +31,8 @@ pub(crate) struct Timing {
     ticked: Boot,
     /// The attempt that is under way.
     attempt: Option<Boot>,
+    /// Since when a new key is wanted whatever the age of the present one.
+    renewal: Option<Boot>,
     established: Option<Boot>,
     initiator: bool,
     last_sent: Boot,
@@ -50,6 +52,7 @@ impl Timing {
             keepalive: keepalive.filter(|secs| *secs > 0).map(|secs| Span::from_secs(secs.into())),
             ticked: now,
             attempt: None,
+            renewal: None,
             established: None,
             initiator: false,
             last_sent: now,
@@ -98,6 +101,7 @@ impl Timing {
 
     pub(crate) fn established(&mut self, initiator: bool, now: Boot) {
         self.attempt = None;
+        self.renewal = None;
         self.established = Some(now);
         self.initiator = initiator;
     }
@@ -105,6 +109,12 @@ impl Timing {
     /// The next attempt need not wait for the last one.
     pub(crate) fn forget_attempt(&mut self) {
         self.attempt = None;
+    }
+
+    /// A new key is wanted now, whatever the age of the present one.
+    pub(crate) fn renew(&mut self, now: Boot) {
+        self.attempt = None;
+        self.renewal = Some(now);
     }
 
     /// `Tunn` wiped its keys and waits to be told to begin again.
@@ -154,7 +164,8 @@ impl Timing {
         };
         let patient = self.last_data_sent.until(now) < PATIENCE;
         let unanswered = self.unanswered.filter(|_| patient).map(|at| at + RETRY);
-        [fresh, unanswered].into_iter().flatten().min()
+        let renewal = self.renewal.filter(|at| held || at.until(now) < PATIENCE);
+        [fresh, unanswered, renewal].into_iter().flatten().min()
     }
 
     fn keepalive_at(&self) -> Option<Boot> {
@@ -248,6 +259,26 @@ mod tests {
         assert!(timing.wants_keepalive(at(13)));
         timing.sent(kind::DATA, false, at(13));
         assert!(!timing.wants_keepalive(at(60)));
+    }
+
+    #[test]
+    fn a_renewal_is_tried_until_it_succeeds_or_patience_ends() {
+        for (held, tries) in [(true, 24), (false, 18)] {
+            let mut timing = Timing::new(held, None, START);
+            timing.established(true, START);
+            timing.renew(at(10));
+            let attempts = (10..130).filter(|secs| {
+                timing.ticked(at(*secs));
+                let wanted = timing.wants_handshake(at(*secs));
+                if wanted {
+                    timing.sent(kind::INITIATION, false, at(*secs));
+                }
+                wanted
+            });
+            assert_eq!(attempts.count(), tries);
+            timing.established(true, at(130));
+            assert!(!timing.wants_handshake(at(131)));
+        }
     }
 
     #[test]

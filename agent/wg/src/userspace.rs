@@ -160,6 +160,11 @@ impl Device for Userspace {
         self.ask(move |reactor| reactor.with(|switch, now, out| switch.set_endpoint(session, endpoint, now, out)))??
     }
 
+    fn handshake(&mut self) {
+        // A device that has stopped has no lanes.
+        let _ = self.ask(|reactor| reactor.with(|switch, now, out| switch.handshake(now, out)));
+    }
+
     fn close_all(&mut self) -> Vec<LaneReport> {
         self.open.clear();
         self.ask(Reactor::close_all).unwrap_or_default()

@@ -286,6 +286,19 @@ fn a_key_is_renewed_after_two_minutes_while_nobody_speaks() {
 }
 
 #[test]
+fn a_device_handshakes_again_at_once_when_told_to() {
+    let mut ends = Ends::up();
+    ends.engineer.handshake(ends.now, &mut ends.at_engineer);
+    ends.settle();
+    assert_eq!(ends.report().rekeys, 1);
+    let mut unreachable = Ends::open(false);
+    unreachable.gateway.handshake(unreachable.now, &mut unreachable.at_gateway);
+    assert!(unreachable.at_gateway.datagrams.is_empty(), "there is nowhere to send to");
+    ends.ask(b"question");
+    assert_eq!(ends.at_gateway.packets.len(), 1);
+}
+
+#[test]
 fn a_deadline_ends_a_lane_when_its_time_comes_and_says_so() {
     let mut ends = Ends::up();
     let due = ends.now.mono + Span::from_millis(500);
