@@ -18,6 +18,7 @@ pub mod key;
 mod lane;
 pub mod link;
 mod mac1;
+mod offload;
 pub mod packet;
 mod switch;
 mod sys;
@@ -26,5 +27,6 @@ mod userspace;
 
 pub use clock::{boot, now};
 pub use device::{Backend, DeniedFlow, Device, DeviceError, Direction, Event, LaneReport, LaneRole, LaneSpec};
+pub use offload::{Offload, OffloadError, TunOffload};
 pub use switch::fuzz_device;
 pub use userspace::{Userspace, UserspaceConfig};

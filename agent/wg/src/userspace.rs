@@ -10,6 +10,7 @@ use thinlane_model::{Boot, SessionId};
 
 use crate::device::{Backend, Device, DeviceError, Event, LaneReport, LaneSpec};
 use crate::link::Link;
+use crate::offload::Offload;
 use crate::sys;
 
 mod reactor;
@@ -35,6 +36,8 @@ pub struct UserspaceConfig {
     pub listen: SocketAddr,
     /// The mark of the datagrams sent (SO_MARK), for policy routing.
     pub mark: Option<u32>,
+    /// What the device may use at most; it uses what the kernel has.
+    pub offload: Offload,
     /// Called on the device's thread, which waits meanwhile: hand the event on and return.
     pub events: Option<Box<dyn FnMut(Event) + Send>>,
 }
@@ -48,6 +51,7 @@ impl UserspaceConfig {
             mtu: MTU,
             listen: SocketAddr::from(([0, 0, 0, 0], 0)),
             mark: None,
+            offload: Offload::ALL,
             events: None,
         }
     }
@@ -106,6 +110,11 @@ impl Userspace {
     /// Where the device listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
+    }
+
+    /// What the kernel does for this device now; it becomes less when a path turns out not to carry it.
+    pub fn offload(&self) -> Offload {
+        self.ask(|reactor| reactor.offload()).unwrap_or(Offload::NONE)
     }
 
     /// Has the device's thread do something, and waits for it: a millisecond at most unless it is drowning.

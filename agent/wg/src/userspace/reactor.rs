@@ -20,6 +20,7 @@ use crate::clock;
 use crate::device::{DeviceError, Event, LaneReport, LaneSpec};
 use crate::lane::Output;
 use crate::link::Link;
+use crate::offload::Offload;
 use crate::switch::Switch;
 
 /// What a caller has the thread do.
@@ -180,6 +181,10 @@ impl Reactor {
 
     pub(super) fn suspend_all(&mut self) -> Vec<LaneReport> {
         self.switch.sessions().into_iter().filter_map(|session| self.switch.suspend(session).ok()).collect()
+    }
+
+    pub(super) fn offload(&self) -> Offload {
+        Offload::NONE
     }
 
     pub(super) fn stop(&mut self) {
