@@ -1,0 +1,75 @@
+//! What only shows on another kernel than this one: Linux 6.1 with WireGuard, in an emulated machine.
+//!
+//! The machine boots once; each test here looks at its part of what it said.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use thinlane_vm::{Kernel, Machine, Outcome, Program, cache, programs};
+
+/// For a machine that is busy with other things; a quiet one needs a quarter of it.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// Which tests run there, by crate and test program, with what environment.
+const PLAN: &[(&str, &str, &[&str], &[(&str, &str)])] = &[
+    (
+        "agent/nft",
+        "life",
+        &[
+            "an_extended_lane_outlives_its_first_deadline_and_ends_at_the_second",
+            "running_flows_stop_at_expiry_with_nobody_acting",
+            "an_expired_lane_is_closed_with_its_counters_and_its_chains_are_swept_later",
+        ],
+        &[],
+    ),
+    ("agent/nft", "table", &["a_flowtable_of_any_table_is_found_with_its_devices"], &[]),
+];
+
+fn outcomes() -> &'static [Outcome] {
+    static ONCE: OnceLock<Result<Vec<Outcome>, String>> = OnceLock::new();
+    // One failure is enough for all.
+    let tried = ONCE.get_or_init(|| std::panic::catch_unwind(boot).map_err(|_| "the machine did not run".to_owned()));
+    tried.as_ref().expect("it was said above why not")
+}
+
+fn boot() -> Vec<Outcome> {
+    let names: BTreeSet<&str> = PLAN.iter().map(|(_, name, ..)| *name).collect();
+    let built = programs::build(&names.into_iter().collect::<Vec<_>>()).expect("the test programs are built");
+    let plan: Vec<Program> = PLAN
+        .iter()
+        .map(|(folder, name, tests, env)| {
+            let found = built.iter().find(|built| built.folder == *folder && built.name == *name);
+            let args = ["--test-threads=1", "--include-ignored", "--exact"];
+            Program {
+                label: format!("{folder}/tests/{name}.rs"),
+                path: found.unwrap_or_else(|| panic!("{folder} has no {name}")).path.clone(),
+                args: args.iter().chain(*tests).map(|word| (*word).to_owned()).collect(),
+                env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            }
+        })
+        .collect();
+    let kernel = Kernel::fetch(&cache()).expect("a kernel");
+    let machine = Machine::build(&cache(), &kernel, &plan, &[] as &[PathBuf]).expect("an image");
+    machine.run(PATIENCE).expect("the machine ran everything")
+}
+
+/// All planned tests of one program passed, and none of them is missing.
+fn all_passed(program: &str) {
+    let outcome = outcomes().iter().find(|outcome| outcome.label == program).expect("it is planned");
+    let planned = PLAN.iter().find(|(folder, name, ..)| program == format!("{folder}/tests/{name}.rs"));
+    let missing: Vec<&str> =
+        planned.expect("it is planned").2.iter().copied().filter(|test| !outcome.passed().contains(test)).collect();
+    assert!(missing.is_empty() && outcome.exit == 0, "not passed: {missing:?}\n{}", outcome.output);
+}
+
+#[test]
+fn on_linux_6_1_an_extended_lease_is_read_back_and_every_lane_ends_on_time() {
+    all_passed("agent/nft/tests/life.rs");
+}
+
+#[test]
+fn on_linux_6_1_flow_offload_is_found() {
+    all_passed("agent/nft/tests/table.rs");
+}
