@@ -1,0 +1,134 @@
+//! The way to the peer: sockets, addresses, and what to do when the network underneath changes.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use thinlane_model::Endpoint;
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+
+/// How much the operating system may keep of what arrives in a burst, in bytes; it may give less.
+const BUFFER: usize = 2 * 1024 * 1024;
+/// How long a name server may take.
+const LOOKUP: Duration = Duration::from_secs(5);
+/// Addresses of one name that are tried.
+const MOST: usize = 8;
+
+/// Where the peer is, and the socket that reaches it.
+pub struct Path {
+    socket: UdpSocket,
+    endpoint: Endpoint,
+    candidates: Vec<SocketAddr>,
+    at: usize,
+    /// Where the peer was last heard from, which is where it is.
+    heard: Option<SocketAddr>,
+    /// The address that this machine uses towards the peer; `None`: it has none now.
+    own: Option<IpAddr>,
+    found: mpsc::Receiver<Vec<SocketAddr>>,
+    finds: mpsc::Sender<Vec<SocketAddr>>,
+}
+
+impl Path {
+    /// Finds the peer's address and makes a socket for it.
+    pub async fn open(endpoint: Endpoint) -> io::Result<Self> {
+        let candidates = look_up(&endpoint).await?;
+        let first = *candidates.first().ok_or_else(|| io::Error::other("the name has no address"))?;
+        let (finds, found) = mpsc::channel(1);
+        let socket = bind(first)?;
+        Ok(Self { socket, endpoint, candidates, at: 0, heard: None, own: own_address(first), found, finds })
+    }
+
+    pub fn socket(&self) -> &UdpSocket {
+        &self.socket
+    }
+
+    /// Where datagrams go.
+    pub fn to(&self) -> SocketAddr {
+        let known = self.heard.or_else(|| self.candidates.get(self.at).copied());
+        known.unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, 0).into())
+    }
+
+    /// An authentic message came from there.
+    pub fn heard(&mut self, from: SocketAddr) {
+        self.heard = Some(from);
+    }
+
+    /// Whether this machine's way to the peer is another than it was; then there is a fresh socket.
+    pub fn has_moved(&mut self) -> bool {
+        let own = own_address(self.to());
+        let moved = own.is_some() && own != self.own;
+        // Without any network the last address stays known: it may be the next one, too.
+        if moved {
+            self.own = own;
+            self.renew();
+        }
+        moved
+    }
+
+    /// Nothing comes back this way: the next address of the peer's, and a fresh socket.
+    pub fn try_another(&mut self) {
+        if let Ok(found) = self.found.try_recv() {
+            self.candidates = found;
+            self.at = 0;
+        } else {
+            self.at = (self.at + 1) % self.candidates.len().max(1);
+        }
+        self.heard = None;
+        self.renew();
+        if self.endpoint.as_socket_addr().is_none() {
+            let (endpoint, finds) = (self.endpoint.clone(), self.finds.clone());
+            tokio::spawn(async move {
+                if let Ok(found) = look_up(&endpoint).await
+                    && !found.is_empty()
+                {
+                    // One answer that was not looked at yet is as good as two.
+                    let _ = finds.try_send(found);
+                }
+            });
+        }
+    }
+
+    /// A fresh socket; if there is none to be had, the old one stays.
+    fn renew(&mut self) {
+        match bind(self.to()) {
+            Ok(socket) => self.socket = socket,
+            Err(error) => tracing::debug!(%error, "no fresh socket"),
+        }
+    }
+}
+
+/// All addresses of an endpoint, IPv4 before IPv6.
+async fn look_up(endpoint: &Endpoint) -> io::Result<Vec<SocketAddr>> {
+    if let Some(address) = endpoint.as_socket_addr() {
+        return Ok(vec![address]);
+    }
+    let looked = tokio::time::timeout(LOOKUP, tokio::net::lookup_host((endpoint.host(), endpoint.port()))).await;
+    let found = looked.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the name server does not answer"))??;
+    let mut all: Vec<SocketAddr> = found.take(MOST).collect();
+    all.sort_by_key(SocketAddr::is_ipv6);
+    Ok(all)
+}
+
+fn unspecified(to: SocketAddr) -> SocketAddr {
+    match to {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    }
+}
+
+/// Not connected: so it survives a change of this machine's address, and errors of one moment are not kept.
+fn bind(to: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = std::net::UdpSocket::bind(unspecified(to))?;
+    socket.set_nonblocking(true)?;
+    // As much as the system allows is enough.
+    let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(BUFFER);
+    UdpSocket::from_std(socket)
+}
+
+/// The address that the system would send from; connecting a UDP socket sends nothing.
+fn own_address(to: SocketAddr) -> Option<IpAddr> {
+    let socket = std::net::UdpSocket::bind(unspecified(to)).ok()?;
+    socket.connect(to).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}

@@ -1,0 +1,255 @@
+//! When the tunnel handshakes and when it keeps its path open, as plain arithmetic.
+//!
+//! Pure. Quicker than the protocol asks: without an answer to data a new handshake begins after 5 s instead of 15, and
+//! a lane has a fresh key whenever its next packet comes.
+
+use smoltcp::time::{Duration, Instant};
+
+/// Between two attempts, and without an answer to data before a new one (WireGuard: REKEY_TIMEOUT).
+const RETRY: Duration = Duration::from_secs(5);
+/// After data came and nothing went back, an empty packet says that the path works: before the other end's 5 s are over.
+const ANSWER: Duration = Duration::from_secs(3);
+/// A new key is made after this long (REKEY_AFTER_TIME) ...
+const REKEY: Duration = Duration::from_secs(120);
+/// ... or after this long if the other end began the last one and should begin the next.
+const REKEY_LATE: Duration = Duration::from_secs(165);
+/// A key is not used for longer (REJECT_AFTER_TIME).
+const KEY_LIFE: Duration = Duration::from_secs(180);
+/// `Tunn`'s own timers are looked at this often while packets cross ...
+const BUSY: Duration = Duration::from_millis(250);
+/// ... and this often otherwise.
+const IDLE: Duration = Duration::from_secs(5);
+/// Silence of this length makes the way there doubtful: two handshakes were not answered.
+const DOUBT: Duration = Duration::from_secs(11);
+
+/// The times that matter.
+#[derive(Debug)]
+pub struct Timing {
+    keepalive: Option<Duration>,
+    /// When `Tunn`'s timers were last looked at.
+    ticked: Option<Instant>,
+    /// The last handshake that was begun and not answered.
+    attempt: Option<Instant>,
+    established: Option<Instant>,
+    initiator: bool,
+    sent: Instant,
+    /// The first data, or handshake, that was sent since the peer was heard.
+    unanswered: Option<Instant>,
+    /// The first data that was heard since something was sent.
+    unacknowledged: Option<Instant>,
+    /// When the way there was last doubted.
+    doubted: Option<Instant>,
+    busy_until: Instant,
+}
+
+impl Timing {
+    /// With a keepalive of so many seconds; 0: none.
+    pub fn new(keepalive: u16, now: Instant) -> Self {
+        Self {
+            keepalive: (keepalive > 0).then(|| Duration::from_secs(keepalive.into())),
+            ticked: None,
+            attempt: None,
+            established: None,
+            initiator: false,
+            sent: now,
+            unanswered: None,
+            unacknowledged: None,
+            doubted: None,
+            busy_until: now,
+        }
+    }
+
+    pub fn ticked(&mut self, now: Instant) {
+        self.ticked = Some(now);
+    }
+
+    /// Whether `Tunn`'s timers are to be looked at; it knows the time only from there.
+    pub fn is_stale(&self, now: Instant) -> bool {
+        self.ticked.is_none_or(|ticked| ticked + BUSY <= now)
+    }
+
+    /// A handshake was begun.
+    pub fn began(&mut self, now: Instant) {
+        self.attempt = Some(now);
+        self.unanswered.get_or_insert(now);
+    }
+
+    /// A message under a key was sent.
+    pub fn sent(&mut self, data: bool, now: Instant) {
+        self.sent = now;
+        self.unacknowledged = None;
+        if data {
+            self.unanswered.get_or_insert(now);
+            self.busy_until = now + IDLE;
+        }
+    }
+
+    /// An authentic message came in.
+    pub fn heard(&mut self, data: bool, now: Instant) {
+        self.unanswered = None;
+        self.doubted = None;
+        if data {
+            self.unacknowledged.get_or_insert(now);
+            self.busy_until = now + IDLE;
+        }
+    }
+
+    /// A handshake was completed.
+    pub fn established(&mut self, initiator: bool, now: Instant) {
+        self.attempt = None;
+        self.established = Some(now);
+        self.initiator = initiator;
+    }
+
+    /// `Tunn` wiped its keys and waits to be told to begin again.
+    pub fn gave_up(&mut self) {
+        self.attempt = None;
+        self.established = None;
+        self.unacknowledged = None;
+    }
+
+    /// The next attempt is due at once, whatever came of the last one.
+    pub fn hurry(&mut self) {
+        self.attempt = None;
+        self.established = None;
+    }
+
+    /// Whether there is a key to send with.
+    pub fn is_live(&self, now: Instant) -> bool {
+        self.established.is_some_and(|at| now < at + KEY_LIFE)
+    }
+
+    pub fn wants_handshake(&self, now: Instant) -> bool {
+        self.handshake_at() <= now
+    }
+
+    pub fn wants_keepalive(&self, now: Instant) -> bool {
+        self.is_live(now) && self.keepalive_at().is_some_and(|at| at <= now)
+    }
+
+    /// Whether the peer has been silent for so long that another way to it should be tried; true once in a while.
+    pub fn doubts(&mut self, now: Instant) -> bool {
+        let doubtful = self.doubt_at().is_some_and(|at| at <= now);
+        if doubtful {
+            self.doubted = Some(now);
+        }
+        doubtful
+    }
+
+    /// When the tunnel next has something to do.
+    pub fn due(&self, now: Instant) -> Instant {
+        let pause = if now < self.busy_until || self.attempt.is_some() { BUSY } else { IDLE };
+        let look = self.ticked.unwrap_or(now) + pause;
+        let keepalive = if self.is_live(now) { self.keepalive_at() } else { None };
+        let wanted = [Some(self.handshake_at()), keepalive, self.doubt_at(), Some(look)].into_iter().flatten().min();
+        wanted.unwrap_or(look)
+    }
+
+    fn handshake_at(&self) -> Instant {
+        let fresh = match self.established {
+            Some(at) => at + if self.initiator { REKEY } else { REKEY_LATE },
+            None => Instant::ZERO,
+        };
+        let wanted = self.unanswered.map_or(fresh, |at| fresh.min(at + RETRY));
+        self.attempt.map_or(wanted, |at| wanted.max(at + RETRY))
+    }
+
+    fn keepalive_at(&self) -> Option<Instant> {
+        let answer = self.unacknowledged.map(|at| at + ANSWER);
+        let keep = self.keepalive.map(|span| self.sent + span);
+        [answer, keep].into_iter().flatten().min()
+    }
+
+    fn doubt_at(&self) -> Option<Instant> {
+        let since = self.unanswered?;
+        Some(self.doubted.map_or(since, |doubted| doubted.max(since)) + DOUBT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(secs: i64) -> Instant {
+        Instant::from_secs(1000 + secs)
+    }
+
+    #[test]
+    fn a_handshake_is_tried_at_once_and_every_five_seconds_for_ever() {
+        let mut timing = Timing::new(25, at(0));
+        let (mut tries, mut doubts) = (Vec::new(), Vec::new());
+        let mut now = at(0);
+        while now < at(100) {
+            timing.ticked(now);
+            if timing.wants_handshake(now) {
+                timing.began(now);
+                tries.push((now - at(0)).secs());
+            }
+            if timing.doubts(now) {
+                doubts.push((now - at(0)).secs());
+            }
+            let due = timing.due(now);
+            assert!(due > now, "it spins");
+            now = due;
+        }
+        assert_eq!(tries, (0..20).map(|n| n * 5).collect::<Vec<_>>());
+        assert_eq!(doubts, [11, 22, 33, 44, 55, 66, 77, 88, 99]);
+    }
+
+    #[test]
+    fn an_idle_lane_rekeys_and_keeps_its_path_open_and_is_never_without_a_key() {
+        let mut timing = Timing::new(25, at(0));
+        let (mut handshakes, mut keepalives, mut wakes) = (0, 0, 0);
+        let mut now = at(0);
+        while now < at(3600) {
+            wakes += 1;
+            timing.ticked(now);
+            if timing.wants_handshake(now) {
+                handshakes += 1;
+                timing.began(now);
+                timing.heard(false, now);
+                timing.established(true, now);
+                timing.sent(false, now);
+            } else if timing.wants_keepalive(now) {
+                keepalives += 1;
+                timing.sent(false, now);
+                timing.heard(false, now);
+            }
+            assert!(timing.is_live(now));
+            now = timing.due(now);
+        }
+        assert_eq!((handshakes, keepalives), (30, 120));
+        assert!(wakes < 3600 / 5 + 200, "{wakes}");
+    }
+
+    #[test]
+    fn unanswered_data_makes_a_handshake_after_five_seconds_and_an_answer_stops_it() {
+        let mut timing = Timing::new(0, at(0));
+        timing.established(true, at(0));
+        timing.sent(true, at(10));
+        timing.sent(true, at(12));
+        assert!(!timing.wants_handshake(at(14)) && timing.wants_handshake(at(15)));
+        timing.heard(false, at(14));
+        assert!(!timing.wants_handshake(at(15)));
+    }
+
+    #[test]
+    fn data_is_acknowledged_before_the_peer_doubts() {
+        let mut timing = Timing::new(0, at(0));
+        timing.established(false, at(0));
+        timing.heard(true, at(10));
+        assert!(!timing.wants_keepalive(at(12)) && timing.wants_keepalive(at(13)));
+        timing.sent(false, at(13));
+        assert!(!timing.wants_keepalive(at(60)));
+    }
+
+    #[test]
+    fn a_changed_network_makes_a_handshake_at_once() {
+        let mut timing = Timing::new(25, at(0));
+        timing.established(true, at(0));
+        timing.began(at(3));
+        assert!(!timing.wants_handshake(at(4)));
+        timing.hurry();
+        assert!(timing.wants_handshake(at(4)));
+    }
+}
