@@ -1,0 +1,73 @@
+# Sourced by scripts/package: the programs, static and small, for one architecture.
+# shellcheck shell=bash
+
+# triple ARCH: what the compiler calls it
+triple() {
+    case $1 in
+        x86_64) echo x86_64-unknown-linux-gnu ;;
+        aarch64) echo aarch64-unknown-linux-gnu ;;
+        armv7) echo armv7-unknown-linux-gnueabihf ;;
+        mipsel) echo mipsel-unknown-linux-gnu ;;
+        *) die "unknown architecture $1" "x86_64, aarch64, armv7 or mipsel" ;;
+    esac
+}
+
+# The programs of one architecture are in $made afterwards.
+programs() {
+    local arch=$1 target
+    target=$(triple "$arch")
+    if [ -n "$given" ]; then
+        [ "$arch" = "$(uname -m)" ] || die "--bin is for this machine's kind of programs ($(uname -m)), not $arch"
+        made=$work/given
+        rm -rf "$made"
+        mkdir -p "$made"
+        local name
+        for name in thinlane thinlane-agent thinlane-controller; do
+            [ -x "$given/$name" ] || continue
+            strip -o "$made/$name" "$given/$name" 2>/dev/null || cp "$given/$name" "$made/$name"
+        done
+        return
+    fi
+    made=${CARGO_TARGET_DIR:-$here/target}/$target/dist
+    echo "${dim}Building for $arch (some minutes) ...${plain}" >&2
+    case $arch in
+        "$(uname -m)") build_here "$target" -p thinlane-agent -p thinlane-controller -p thinlane-cli ;;
+        aarch64) build_aarch64 ;;
+        *) build_std "$arch" "$target" ;;
+    esac
+}
+
+# No path of the machine that builds stands in the program.
+remap() { printf -- '--remap-path-prefix=%s=/build --remap-path-prefix=%s=/cargo' "$here" "${CARGO_HOME:-$HOME/.cargo}"; }
+
+# cargo_dist TARGET FLAGS...: with static linking
+cargo_dist() {
+    local target=$1 name
+    shift
+    name=$(echo "$target" | tr 'a-z-' 'A-Z_')
+    (cd "$here" && env "CARGO_TARGET_${name}_RUSTFLAGS=-C target-feature=+crt-static $(remap)" \
+        nice -n 10 cargo build --quiet --locked --profile dist --target "$target" "$@")
+}
+
+build_here() {
+    need cc:gcc cc:libc6-dev
+    cargo_dist "$@"
+}
+
+# Debian carries a newer compiler with libraries for arm64; rustup's has them for this machine alone.
+build_aarch64() {
+    [ -e /usr/lib/rustlib/aarch64-unknown-linux-gnu ] || [ -e /usr/lib/rust-web/lib/rustlib/aarch64-unknown-linux-gnu ] || foreign arm64 libstd-rust-web-dev:arm64
+    need aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu aarch64-linux-gnu-gcc:libc6-dev-arm64-cross /usr/bin/rustc:rustc-web /usr/bin/cargo:cargo-web
+    PATH=/usr/bin:/bin CARGO_HOME=${CARGO_HOME:-$HOME/.cargo} \
+        CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc AR_aarch64_unknown_linux_gnu=aarch64-linux-gnu-ar \
+        CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc RUSTC_WRAPPER='' \
+        cargo_dist aarch64-unknown-linux-gnu -p thinlane-agent -p thinlane-cli
+}
+
+# foreign ARCH PACKAGE: from Debian, for another architecture
+foreign() {
+    dpkg --print-foreign-architectures | grep -qx "$1" || dpkg --add-architecture "$1"
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends rustc-web cargo-web "$2" >/dev/null ||
+        die "could not install $2"
+}

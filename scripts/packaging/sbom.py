@@ -1,0 +1,76 @@
+#!/usr/bin/python3
+"""Writes what a program is linked from as a CycloneDX 1.5 document: cargo metadata in, JSON out.
+
+sbom.py PACKAGE TARGET < metadata.json > sbom.cdx.json
+Only what ends up in the program: no build scripts' and no tests' dependencies.
+"""
+import json
+import sys
+import uuid
+
+
+def main():
+    package, target = sys.argv[1], sys.argv[2]
+    metadata = json.load(sys.stdin)
+    packages = {found["id"]: found for found in metadata["packages"]}
+    nodes = {node["id"]: node for node in metadata["resolve"]["nodes"]}
+    root = next(found["id"] for found in metadata["packages"] if found["name"] == package)
+
+    def linked(node):
+        for dependency in nodes[node]["deps"]:
+            if any(kind["kind"] is None for kind in dependency["dep_kinds"]) and not is_macro(dependency["pkg"]):
+                yield dependency["pkg"]
+
+    def is_macro(node):
+        return any("proc-macro" in found["kind"] for found in packages[node]["targets"])
+
+    reached, waiting = set(), [root]
+    while waiting:
+        node = waiting.pop()
+        if node not in reached:
+            reached.add(node)
+            waiting.extend(linked(node))
+
+    def reference(node):
+        found = packages[node]
+        return "pkg:cargo/{}@{}".format(found["name"], found["version"])
+
+    def component(node):
+        found = packages[node]
+        described = {
+            "type": "application" if node == root else "library",
+            "bom-ref": reference(node),
+            "name": found["name"],
+            "version": found["version"],
+            "purl": reference(node),
+        }
+        if found.get("license"):
+            described["licenses"] = [{"expression": found["license"].replace("/", " OR ")}]
+        if found.get("description"):
+            described["description"] = " ".join(found["description"].split())
+        if found.get("repository"):
+            described["externalReferences"] = [{"type": "vcs", "url": found["repository"]}]
+        return described
+
+    others = sorted(reached - {root}, key=reference)
+    document = {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.5",
+        "version": 1,
+        "metadata": {
+            "component": component(root),
+            "properties": [{"name": "cdx:rustc:target", "value": target}],
+        },
+        "components": [component(node) for node in others],
+        "dependencies": [
+            {"ref": reference(node), "dependsOn": sorted({reference(other) for other in linked(node)})}
+            for node in [root, *others]
+        ],
+    }
+    # The serial number names the content: the same sources give the same document.
+    document["serialNumber"] = uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(document, sort_keys=True)).urn
+    json.dump(document, sys.stdout, indent=1, sort_keys=True)
+    print()
+
+
+main()
