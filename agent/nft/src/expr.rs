@@ -183,6 +183,11 @@ pub fn source_in(set: &str) -> Rule {
     vec![payload(NETWORK, 12, 4, REG), lookup(set, None, false)]
 }
 
+/// `ip daddr @SET`; needs [`ipv4`] before it.
+pub fn destination_in(set: &str) -> Rule {
+    vec![payload(NETWORK, 16, 4, REG), lookup(set, None, false)]
+}
+
 /// `th sport PORT`; needs [`l4proto`] before it.
 pub fn source_port(port: u16) -> Rule {
     vec![payload(TRANSPORT, 0, 2, REG), equal(&port.to_be_bytes())]

@@ -41,7 +41,7 @@ pub use denied::{Denied, DeniedLog, Direction};
 pub use error::{Difference, NftError};
 pub use message::About;
 pub use nft::Nft;
-pub use ruleset::{LANE_INTERFACES, MARK, MARK_MASK, SHARED_INTERFACE};
+pub use ruleset::{LANE_INTERFACES, MARK, MARK_MASK, MARK_REFUSED, SHARED_INTERFACE};
 pub use verify::{Drift, Finding};
 pub use watch::{Event, Watch};
 

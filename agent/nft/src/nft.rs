@@ -303,7 +303,7 @@ impl Nft {
             }
         }
         if let Some(engineer) = trace.engineer {
-            for set in [ruleset::TO_ASSET, ruleset::ALLOWED, ruleset::AS_GATEWAY] {
+            for set in [ruleset::TO_ASSET, ruleset::ALLOWED, ruleset::AS_GATEWAY, ruleset::ENGINEERS] {
                 let found = self.elements(set)?;
                 let ours = found.into_iter().filter(|element| element.key.starts_with(&engineer));
                 trace.elements.extend(ours.map(|element| bare(set, element.key)));

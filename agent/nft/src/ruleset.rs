@@ -18,8 +18,12 @@ pub const SHARED_INTERFACE: &str = "tl0";
 /// What the names of kernel WireGuard interfaces begin with.
 pub const LANE_INTERFACES: &str = "tl-";
 
-/// The mark of a packet that a lane has passed, in [`MARK_MASK`]; routing rules may rely on it.
+/// The mark of a packet that a lane has passed, in [`MARK_MASK`], and of one to the engineer of a kernel lane: their
+/// interfaces route nothing else.
 pub const MARK: u32 = 0x5400_0000;
+/// The mark of a TCP segment from a kernel lane that goes on to `forward` for no more than being answered with a reset:
+/// before routing its own route back would need a mark that a reset has not.
+pub const MARK_REFUSED: u32 = 0x5500_0000;
 /// The bits of a mark that are ours.
 pub const MARK_MASK: u32 = 0xff00_0000;
 
@@ -30,6 +34,7 @@ pub const DENIED: &str = "denied";
 pub const TO_ASSET: &str = "to-asset";
 pub const AS_GATEWAY: &str = "as-gateway";
 pub const ALLOWED: &str = "allowed";
+pub const ENGINEERS: &str = "engineers";
 const LAN: &str = "lan";
 const ICMP_ERRORS: &str = "icmp-errors";
 
@@ -67,6 +72,7 @@ const SETS: &[Set] = &[
     Set { name: TO_ASSET, key: FLOW, maps: Maps::Address, expires: None },
     Set { name: ALLOWED, key: FLOW, maps: Maps::Nothing, expires: None },
     Set { name: AS_GATEWAY, key: &[Type::Address], maps: Maps::Nothing, expires: None },
+    Set { name: ENGINEERS, key: &[Type::Address], maps: Maps::Nothing, expires: None },
 ];
 const FLOW: &[Type] = &[Type::Address, Type::Address, Type::Protocol, Type::Port];
 
@@ -128,6 +134,13 @@ fn refuse(prefix: &str, group: u16) -> [Rule; 3] {
     ]
 }
 
+/// The same before routing, for an interface that routes by marks: the reset is made in `forward`.
+fn refuse_early(prefix: &str, group: u16) -> [Rule; 3] {
+    let [log, _, drop] = refuse(prefix, group);
+    let limit = expr::limit(RESETS_PER_SECOND, RESETS_PER_SECOND, false);
+    [log, [expr::l4proto(TCP), limit, expr::set_mark(MARK_REFUSED), accept()].concat(), drop]
+}
+
 fn icmp_error() -> Rule {
     [expr::ipv4(), expr::l4proto(ICMP), expr::icmp_type_in(ICMP_ERRORS), expr::state(State::Related)].concat()
 }
@@ -150,15 +163,33 @@ pub fn base(config: &BaseConfig) -> Ruleset {
         refusing("refuse-up", "up"),
         refusing("refuse-down", "down"),
         chain(
+            "refuse-early",
+            None,
+            [expr::counter(REFUSED)]
+                .into_iter()
+                .chain(refuse_early(&log_prefix(None, "up"), config.nflog_group))
+                .collect(),
+        ),
+        chain(
             "from-lane",
             None,
             vec![
                 [expr::ipv4(), expr::iif_source_verdict(UP)].concat(),
                 [expr::ipv4(), expr::counter_by_source(LATE)].concat(),
+                [expr::iif_prefix(LANE_INTERFACES), goto("refuse-early")].concat(),
                 goto("refuse-up"),
             ],
         ),
-        chain("denied-up", None, vec![[expr::ipv4(), expr::counter_by_source(DENIED)].concat(), goto("refuse-up")]),
+        chain(
+            "denied-up",
+            None,
+            vec![
+                // It was counted before.
+                [expr::mark(MARK_MASK, MARK_REFUSED, false), expr::l4proto(TCP), expr::reset()].concat(),
+                [expr::ipv4(), expr::counter_by_source(DENIED)].concat(),
+                goto("refuse-up"),
+            ],
+        ),
         chain("forward-up", None, forward_up(config)),
         chain("forward-down", None, forward_down(config)),
         chain("to-lane", None, to_lane()),
@@ -168,6 +199,12 @@ pub fn base(config: &BaseConfig) -> Ruleset {
             "to-asset",
             nat(PREROUTING, -101),
             from_lanes(|map| [expr::ipv4(), expr::dnat_by_flow(map)].concat(), TO_ASSET).to_vec(),
+        ),
+        // After NAT, where an answer has its engineer's address back.
+        chain(
+            "to-engineer",
+            filter(PREROUTING, -99),
+            vec![[expr::ipv4(), expr::destination_in(ENGINEERS), expr::set_mark(MARK)].concat()],
         ),
         chain("input", filter(INPUT, -10), from_lanes(goto, "denied-up").to_vec()),
         chain("forward", filter(FORWARD, -10), forward(config)),
@@ -308,6 +345,9 @@ pub fn lane(config: &BaseConfig, lane: &Lane) -> Ruleset {
     if !lane.keep_source {
         elements.push(member(AS_GATEWAY, Key::address(engineer)));
     }
+    if lane.iface.starts_with(LANE_INTERFACES) {
+        elements.push(member(ENGINEERS, Key::address(engineer)));
+    }
     elements.push(Element { set: DOWN, key: key.clone(), data: Data::Goto(names.down()), timeout });
     elements.push(Element { set: UP, key, data: Data::Goto(names.up()), timeout });
     Ruleset {
@@ -345,6 +385,7 @@ fn lane_up(config: &BaseConfig, lane: &Lane) -> Vec<Rule> {
     rules.push([flow, pass.clone()].concat());
     rules.push([to_asset, lane_icmp_error(lane), pass].concat());
     rules.push(expr::counter(&names.denied()));
+    let refuse = if lane.iface.starts_with(LANE_INTERFACES) { refuse_early } else { refuse };
     rules.extend(refuse(&log_prefix(Some(lane.session), "up"), config.nflog_group));
     rules
 }
