@@ -3,7 +3,8 @@
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=schema");
     let files = protox::compile(["schema/channel.proto"], ["schema"])?;
-    // A signed grant carries a preshared key: its Debug is written by hand and leaves the key out.
-    prost_build::Config::new().btree_map(["."]).skip_debug(["thinlane.v1.SignedGrant"]).compile_fds(files)?;
+    // A signed grant carries a preshared key, a ticket its secret: their Debug is written by hand and leaves them out.
+    let secret = ["thinlane.v1.SignedGrant", "thinlane.v1.ProbeTicket"];
+    prost_build::Config::new().btree_map(["."]).skip_debug(secret).compile_fds(files)?;
     Ok(())
 }

@@ -7,10 +7,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Bound;
 
 use thinlane_model::{Boot, PublicKey, SessionId, Span};
+use thinlane_wire::{ProbeKey, ProbeQuestion};
 
 use crate::bucket::{Bucket, Rate};
 use crate::end::End;
 use crate::packet::Packet;
+use crate::probe::Probes;
 use crate::verdict::{DropReason, RelayStats, RelayTotals, Side, Targets, Verdict};
 
 /// Sessions at most.
@@ -32,7 +34,7 @@ const KNOWN_ADDRESS: Rate = Rate { per_second: 50, burst: 200 };
 const KNOWN_SEARCHES: Rate = Rate { per_second: 20_000, burst: 80_000 };
 /// Keys tried in searches for one source that no session knows.
 const SOURCE: Rate = Rate { per_second: 10_000, burst: 40_000 };
-const SOURCES: usize = 1024;
+pub(crate) const SOURCES: usize = 1024;
 /// Keys tried in searches of each kind; one try takes less than half a microsecond.
 const KEYS: Rate = Rate { per_second: 200_000, burst: 200_000 };
 
@@ -64,6 +66,8 @@ pub struct Relay {
     /// The session after which the next sweep goes on.
     swept: Option<SessionId>,
     totals: RelayTotals,
+    /// `None`: no probe is answered.
+    probes: Option<Probes>,
 }
 
 pub(crate) type Owner = (SessionId, Side);
@@ -111,7 +115,13 @@ impl Relay {
             sweep: None,
             swept: None,
             totals: RelayTotals::default(),
+            probes: None,
         }
+    }
+
+    /// Answers probes with tickets of this key; a key is fresh for each start.
+    pub fn answer_probes(&mut self, key: ProbeKey) {
+        self.probes = Some(Probes::new(key, self.seed));
     }
 
     /// Forwards for a session until `until` on this machine's boot clock; the gateway's key may follow later.
@@ -185,6 +195,9 @@ impl Relay {
 
     /// Decides about one datagram that arrived from `from`.
     pub fn handle_datagram(&mut self, from: SocketAddr, datagram: &[u8], now: Boot) -> Verdict {
+        if let Some(question) = ProbeQuestion::read(datagram) {
+            return self.probe(from, &question, now);
+        }
         let bytes = datagram.len() as u64;
         let decided = match Packet::parse(datagram) {
             None => Err(DropReason::Malformed),
@@ -204,6 +217,19 @@ impl Relay {
             Err(reason) => {
                 *self.totals.dropped.entry(reason).or_default() += 1;
                 Verdict::Drop(reason)
+            }
+        }
+    }
+
+    fn probe(&mut self, from: SocketAddr, question: &ProbeQuestion<'_>, now: Boot) -> Verdict {
+        match self.probes.as_mut().and_then(|probes| probes.answer(from, question, now)) {
+            Some(answer) => {
+                self.totals.answered += 1;
+                Verdict::Answer(answer)
+            }
+            None => {
+                *self.totals.dropped.entry(DropReason::Probe).or_default() += 1;
+                Verdict::Drop(DropReason::Probe)
             }
         }
     }
@@ -313,15 +339,21 @@ impl Relay {
 
     /// The budget that an unknown source shares with few others.
     pub(crate) fn source(&mut self, from: SocketAddr) -> &mut Bucket {
-        let mut hash = DefaultHasher::new();
-        self.seed.hash(&mut hash);
-        match from.ip().to_canonical() {
-            IpAddr::V4(ip) => ip.octets().hash(&mut hash),
-            // One customer has a whole /64.
-            IpAddr::V6(ip) => ip.octets()[..8].hash(&mut hash),
-        }
-        &mut self.sources[hash.finish() as usize % SOURCES]
+        let place = place(self.seed, from);
+        &mut self.sources[place]
     }
+}
+
+/// Which of the shared budgets is a source's.
+pub(crate) fn place(seed: u64, from: SocketAddr) -> usize {
+    let mut hash = DefaultHasher::new();
+    seed.hash(&mut hash);
+    match from.ip().to_canonical() {
+        IpAddr::V4(ip) => ip.octets().hash(&mut hash),
+        // One customer has a whole /64.
+        IpAddr::V6(ip) => ip.octets()[..8].hash(&mut hash),
+    }
+    hash.finish() as usize % SOURCES
 }
 
 /// An IPv4 address as such, also where the socket is an IPv6 one.

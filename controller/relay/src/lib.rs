@@ -38,6 +38,12 @@
 //! confirmed by that; only a handshake does. Copies of recorded packets are not ahead; one who can
 //! see an index and forges a counter earns 20 s of ciphertext, and takes nothing from the end.
 //!
+//! # Probes
+//!
+//! Whoever holds a ticket of the controller's (a gateway on its channel, a person with a token) may ask whether UDP
+//! gets here, and how large it may be: see [`thinlane_wire::ProbeTicket`]. The answer is as long as the question and
+//! goes to where that came from, at most 20 a second to one source; strangers get none.
+//!
 //! # Work that strangers can cause
 //!
 //! Everything is one table look-up, except the search for the key behind an initiation from an address that no open
@@ -52,6 +58,7 @@ mod end;
 mod handshake;
 mod mac;
 mod packet;
+mod probe;
 mod shell;
 mod verdict;
 

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use nix::sys::socket::{MsgFlags, SockaddrStorage, sendto, setsockopt, sockopt};
 use rustix::time::{ClockId, clock_gettime};
-use thinlane_model::{Boot, PublicKey, SessionId};
+use thinlane_model::{Boot, PublicKey, Secret, SessionId};
+use thinlane_wire::ProbeKey;
 use tracing::{debug, trace, warn};
 
 use crate::core::{Relay, RelayError};
@@ -41,6 +42,7 @@ struct Shared {
     callers: AtomicUsize,
     stop: AtomicBool,
     local: SocketAddr,
+    probes: ProbeKey,
 }
 
 /// This machine's CLOCK_BOOTTIME, on which sessions of the relay end.
@@ -60,11 +62,17 @@ impl Shell {
         let _ = setsockopt(&socket, sockopt::RcvBuf, &BUFFER);
         let _ = setsockopt(&socket, sockopt::SndBuf, &BUFFER);
         let seed = getrandom::u64().map_err(|error| io::Error::other(error.to_string()))?;
+        let mut key = [0; 32];
+        getrandom::fill(&mut key).map_err(|error| io::Error::other(error.to_string()))?;
+        let probes = ProbeKey::new(key);
+        let mut relay = Relay::new(seed);
+        relay.answer_probes(probes.clone());
         let shared = Arc::new(Shared {
-            relay: Mutex::new(Relay::new(seed)),
+            relay: Mutex::new(relay),
             callers: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             local: socket.local_addr()?,
+            probes,
         });
         let served = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("relay".into()).spawn(move || served.serve(&socket))?;
@@ -134,6 +142,14 @@ impl Handle {
         self.with(|relay| relay.sessions().collect())
     }
 
+    /// A ticket for one who is known to the controller, with its secret; good for [`ProbeKey::LIFE`].
+    ///
+    /// Fails where the system has no randomness.
+    pub fn probe_ticket(&self) -> io::Result<([u8; 16], Secret)> {
+        let id = getrandom::u64().map_err(|error| io::Error::other(error.to_string()))?;
+        Ok(self.shared.probes.issue(id.to_be_bytes(), boot_now()))
+    }
+
     fn with<T>(&self, act: impl FnOnce(&mut Relay) -> T) -> T {
         self.shared.callers.fetch_add(1, Ordering::AcqRel);
         let mut relay = self.shared.lock();
@@ -175,16 +191,15 @@ impl Shared {
         relay.handle_timeout(now);
         match relay.handle_datagram(from, datagram, now) {
             Verdict::Drop(reason) => trace!(reason = reason.as_str(), "dropped"),
-            Verdict::Forward { to, .. } => {
-                for target in to.iter() {
-                    // Never waits: a full buffer loses a datagram, as any router does.
-                    let sent =
-                        sendto(socket.as_raw_fd(), datagram, &SockaddrStorage::from(target), MsgFlags::MSG_DONTWAIT);
-                    if let Err(error) = sent {
-                        trace!(%error, "sending");
-                    }
-                }
-            }
+            Verdict::Forward { to, .. } => to.iter().for_each(|target| send(socket, datagram, target)),
+            Verdict::Answer(answer) => send(socket, &answer, from),
         }
+    }
+}
+
+/// Never waits: a full buffer loses a datagram, as any router does.
+fn send(socket: &UdpSocket, datagram: &[u8], to: SocketAddr) {
+    if let Err(error) = sendto(socket.as_raw_fd(), datagram, &SockaddrStorage::from(to), MsgFlags::MSG_DONTWAIT) {
+        trace!(%error, "sending");
     }
 }

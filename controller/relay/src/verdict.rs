@@ -13,9 +13,11 @@ pub enum Side {
 }
 
 /// What to do with one datagram.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub enum Verdict {
+    /// A probe with a good ticket: send this, as long as the probe was, to where that came from.
+    Answer(Vec<u8>),
     /// Send it, unchanged, to these.
     Forward { session: SessionId, to: Targets },
     /// Forget it; nobody is ever told.
@@ -60,6 +62,8 @@ pub enum DropReason {
     NoAddress,
     /// For a session whose time is over.
     Expired,
+    /// A probe without a good ticket, or beyond what one source may ask.
+    Probe,
 }
 
 /// What one session moved. Bytes are UDP payload, handshakes included.
@@ -84,6 +88,8 @@ pub struct RelayStats {
 pub struct RelayTotals {
     /// Datagrams taken in and forwarded (once, even if to two addresses).
     pub forwarded: u64,
+    /// Probes answered.
+    pub answered: u64,
     /// Datagrams dropped, by reason.
     pub dropped: BTreeMap<DropReason, u64>,
 }
@@ -131,6 +137,7 @@ impl DropReason {
             DropReason::Collision => "collision",
             DropReason::NoAddress => "no-address",
             DropReason::Expired => "expired",
+            DropReason::Probe => "probe",
         }
     }
 }

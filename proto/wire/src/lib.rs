@@ -11,6 +11,7 @@ mod digest;
 mod frame;
 mod grant;
 mod message;
+mod probe;
 
 pub use closing::{ClosingError, ClosingRecord, SignedClosing, closing_message};
 pub use digest::state_digest;
@@ -20,6 +21,9 @@ pub use message::{
     AgentFrame, Alarm, Applied, Armed, Checkpoint, Delta, DeniedFlow, DeniedReport, Direction, FromAgent,
     FromController, Goodbye, GoodbyeReason, Hello, MessageError, PROTOCOL, Refused, RenewAnswer, SessionCounters,
     SiteStatus, Snapshot, Welcome, Withdrawn, WitnessReport,
+};
+pub use probe::{
+    LONGEST_PROBE, ProbeAnswer, ProbeKey, ProbeQuestion, ProbeRefusal, ProbeTicket, SHORTEST_PROBE,
 };
 
 /// The messages of `schema/channel.proto`, generated.

@@ -8,6 +8,7 @@ use crate::mac::Mac1Key;
 use crate::{DropReason, Relay, Side, Verdict};
 
 mod hostile;
+mod probe;
 mod random;
 mod scenario;
 
@@ -106,6 +107,7 @@ impl World {
         match self.relay.handle_datagram(from, datagram, Boot(self.now)) {
             Verdict::Forward { to, .. } => Ok(to.iter().map(|to| to.port()).collect()),
             Verdict::Drop(reason) => Err(reason),
+            Verdict::Answer(_) => panic!("an answer without a probe"),
         }
     }
 

@@ -7,6 +7,7 @@ mod account;
 mod error;
 mod inventory;
 mod log;
+mod probe;
 mod request;
 mod session;
 
@@ -14,6 +15,7 @@ pub use account::*;
 pub use error::*;
 pub use inventory::*;
 pub use log::*;
+pub use probe::*;
 pub use request::*;
 pub use session::*;
 

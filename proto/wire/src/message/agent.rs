@@ -49,6 +49,8 @@ pub enum FromAgent {
     Status(SiteStatus),
     Denied(DeniedReport),
     Witness(WitnessReport),
+    /// Asks for a [`ProbeTicket`](crate::ProbeTicket).
+    Probe,
 }
 
 /// Who dials in, and what it holds already.
@@ -217,6 +219,7 @@ impl TryFrom<Body> for FromAgent {
                 root: if from.size == 0 { None } else { Some(bytes(&from.root, "root")?) },
                 problem: Some(text(&from.problem)).filter(|problem| !problem.is_empty()),
             }),
+            Body::Probe(pb::ProbeRequest {}) => FromAgent::Probe,
         })
     }
 }
@@ -354,6 +357,7 @@ impl FromAgent {
                 root: report.root.map(Vec::from).unwrap_or_default(),
                 problem: report.problem.as_deref().map(text).unwrap_or_default(),
             }),
+            FromAgent::Probe => Body::Probe(pb::ProbeRequest {}),
         }
     }
 }

@@ -2,13 +2,14 @@
 
 use bytes::Bytes;
 use prost::Message;
-use thinlane_model::{EndReason, SessionId, Span, Wall};
+use thinlane_model::{EndReason, Secret, SessionId, Span, Wall};
 
 use super::MessageError;
 use super::common::{at_most, bytes, session, text};
 use crate::frame::{self, FrameError};
 use crate::grant::SignedGrant;
 use crate::pb::{self, controller_frame::Body};
+use crate::probe::ProbeTicket;
 
 /// Most grants or withdrawals in one message.
 const MOST_GRANTS: usize = 512;
@@ -19,6 +20,8 @@ const LONGEST_CERTIFICATE: usize = 16 * 1024;
 const MOST_HASHES: usize = 128;
 /// Longest signed note in bytes.
 const LONGEST_NOTE: usize = 8 * 1024;
+/// Most address pools in a ticket.
+const MOST_POOLS: usize = 16;
 
 /// The controller's messages.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,6 +40,8 @@ pub enum FromController {
     Goodbye(Goodbye),
     /// The alarm with this number is in the log.
     AlarmAck(u64),
+    /// Answers a request for one.
+    Ticket(ProbeTicket),
 }
 
 /// The gateway is logged in.
@@ -181,6 +186,13 @@ impl FromController {
                 Body::Goodbye(pb::Goodbye { reason: goodbye.reason.as_str().to_owned(), detail: text(&goodbye.detail) })
             }
             FromController::AlarmAck(number) => Body::AlarmAck(pb::AlarmAck { number: *number }),
+            FromController::Ticket(ticket) => Body::ProbeTicket(pb::ProbeTicket {
+                ticket: ticket.ticket.to_vec(),
+                secret: ticket.secret.expose().to_vec(),
+                relay: ticket.relay.to_string(),
+                seconds: seconds(ticket.life),
+                pools: ticket.pools.clone(),
+            }),
         }
     }
 }
@@ -232,6 +244,16 @@ impl TryFrom<Body> for FromController {
                 detail: text(&from.detail),
             }),
             Body::AlarmAck(from) => FromController::AlarmAck(from.number),
+            Body::ProbeTicket(mut from) => {
+                let pools = at_most(MOST_POOLS, std::mem::take(&mut from.pools), "pools")?;
+                FromController::Ticket(ProbeTicket {
+                    ticket: bytes(&from.ticket, "ticket")?,
+                    secret: Secret::new(bytes(&from.secret, "secret")?),
+                    relay: from.relay.parse().map_err(|_| MessageError::Field("relay"))?,
+                    life: Span::from_secs(from.seconds.into()),
+                    pools: pools.iter().map(|one| text(one)).collect(),
+                })
+            }
         })
     }
 }
@@ -254,6 +276,22 @@ impl TryFrom<pb::Welcome> for Welcome {
 impl Withdrawn {
     fn to_pb(self) -> pb::Withdrawn {
         pb::Withdrawn { session: self.session.to_string(), reason: self.reason.to_string() }
+    }
+}
+
+/// Leaves the secret out.
+impl std::fmt::Debug for pb::ProbeTicket {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.debug_struct("ProbeTicket")
+            .field("relay", &self.relay)
+            .field("seconds", &self.seconds)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for pb::ProbeTicket {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.secret);
     }
 }
 

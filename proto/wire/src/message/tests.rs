@@ -68,6 +68,7 @@ fn from_agent() -> Vec<FromAgent> {
         FromAgent::Denied(DeniedReport { flows: vec![flow], not_reported: 4 }),
         FromAgent::Witness(WitnessReport { size: 3, root: Some([1; 32]), problem: None }),
         FromAgent::Witness(WitnessReport { size: 0, root: None, problem: Some("forked".into()) }),
+        FromAgent::Probe,
     ]
 }
 
@@ -91,6 +92,13 @@ fn from_controller() -> Vec<FromController> {
         FromController::Checkpoint(Checkpoint { note: "n".into(), consistency: vec![[1; 32]], from_size: 2 }),
         FromController::Goodbye(Goodbye { reason: GoodbyeReason::Frozen, detail: "x".into() }),
         FromController::AlarmAck(8),
+        FromController::Ticket(crate::ProbeTicket {
+            ticket: [1; 16],
+            secret: thinlane_model::Secret::new([2; 32]),
+            relay: "relay.example:7443".parse().expect("an endpoint"),
+            life: Span::from_secs(600),
+            pools: vec!["198.18.0.0/16".into()],
+        }),
     ]
 }
 
