@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 /// Every route; adding one means adding it here and to the document, which is made from the same list as the router.
 const ROUTES: &str = "
     get /status, post /setup, post /login, post /logout, get /whoami, post /enrol,
+    post /probe,
     get /users, post /users, get /users/{login}, post /users/{login}/lock, post /users/{login}/unlock,
     post /users/{login}/reset,
     get /sites, post /sites, get /sites/{site}, post /sites/{site}/token, post /sites/{site}/unfreeze,

@@ -10,6 +10,7 @@ mod inventory;
 mod live;
 mod locks;
 mod policy;
+pub(crate) mod probe;
 mod requests;
 mod sessions;
 
@@ -52,6 +53,7 @@ pub fn router(app: App) -> Router {
         .routes(routes!(door::log_out))
         .routes(routes!(door::who_am_i))
         .routes(routes!(door::enrol))
+        .routes(routes!(probe::ticket))
         .routes(routes!(account::list, account::add))
         .routes(routes!(account::show))
         .routes(routes!(account::lock))

@@ -47,8 +47,17 @@ impl Connection {
             FromAgent::Denied(report) => self.denied(report).await,
             FromAgent::Renew(csr) => self.renew(&csr).await,
             FromAgent::Witness(report) => self.witness(report).await,
+            FromAgent::Probe => self.probe_ticket().await,
             // The link deals with these.
             FromAgent::Hello(_) | FromAgent::Applied(_) | FromAgent::Ping(_) | FromAgent::Pong(_) => {}
+        }
+    }
+
+    /// A ticket to try the way to the relay with; a gateway that is not let in yet gets none.
+    async fn probe_ticket(&mut self) {
+        match crate::api::probe::issue(&self.app).await {
+            Ok(ticket) => self.send(&FromController::Ticket(ticket)),
+            Err(error) => tracing::warn!(site = %self.site, error = %error.error.message, "no ticket"),
         }
     }
 

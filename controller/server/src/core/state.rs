@@ -50,6 +50,15 @@ impl State {
         &self.policy
     }
 
+    /// What WireGuard ends dial.
+    pub fn relay(&self) -> &Endpoint {
+        &self.relay
+    }
+
+    pub fn pools(&self) -> &Pools {
+        &self.pools
+    }
+
     pub fn store(&self) -> &Store {
         &self.store
     }
