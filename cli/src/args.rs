@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use reqwest::Url;
 
 use crate::api::parse_url;
-use crate::cmd::{account, asset, audit, down, lane, lock, request, session, site, system, task, user};
+use crate::cmd::{account, asset, audit, down, lane, lock, request, session, site, system, task, tui, user};
 use crate::secret::Source;
 
 /// Opens one lane to one device: this person, this port, this half hour.
@@ -99,6 +99,8 @@ pub enum Command {
     #[command(subcommand)]
     Audit(audit::Audit),
 
+    /// Watch every live session, and stop the right one
+    Tui(tui::Tui),
     /// Check this machine and the way to the controller, with the next step for what is wrong
     Doctor,
     /// Print completions for a shell
@@ -187,6 +189,9 @@ mod tests {
             "unlock lock_7k2m9q4x",
             "audit tail -f",
             "audit verify --dir /var/lib/thinlane",
+            "tui",
+            "tui --once --json",
+            "tui --once --view requests --filter acme",
             "doctor",
             "completions powershell",
             "version",

@@ -91,6 +91,11 @@ impl Home {
         self.config.join("config.toml")
     }
 
+    /// Columns and order of the operator's screen.
+    pub fn tui_file(&self) -> PathBuf {
+        self.config.join("tui.toml")
+    }
+
     pub fn ca_file(&self) -> PathBuf {
         self.config.join("ca.pem")
     }

@@ -18,6 +18,17 @@ pub struct EventStream {
     ready: VecDeque<String>,
 }
 
+/// What was heard on a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    /// The data of an event.
+    Data(String),
+    /// Something that is no event: the controller is there.
+    Beat,
+    /// The controller has closed the stream.
+    End,
+}
+
 impl EventStream {
     pub(super) fn new(response: reqwest::Response) -> Self {
         Self { response, decoder: Decoder::default(), ready: VecDeque::new() }
@@ -26,19 +37,29 @@ impl EventStream {
     /// The data of the next event; `None` when the controller has closed the stream.
     pub async fn next(&mut self) -> Result<Option<String>> {
         loop {
-            if let Some(data) = self.ready.pop_front() {
-                return Ok(Some(data));
-            }
-            let lost = |why: String| Failure::new(Exit::Unreachable, format!("the live view was interrupted: {why}"));
-            let chunk = tokio::time::timeout(SILENCE, self.response.chunk())
-                .await
-                .map_err(|_| lost("nothing came for too long".to_owned()))?
-                .map_err(|error| lost(super::innermost(&error)))?;
-            match chunk {
-                Some(bytes) => self.ready.extend(self.decoder.feed(&bytes)?),
-                None => return Ok(None),
+            match self.hear().await? {
+                Heard::Data(data) => return Ok(Some(data)),
+                Heard::Beat => {}
+                Heard::End => return Ok(None),
             }
         }
+    }
+
+    /// The next event, or the next sign of life. Nothing is lost when this is dropped before it is ready.
+    pub async fn hear(&mut self) -> Result<Heard> {
+        if let Some(data) = self.ready.pop_front() {
+            return Ok(Heard::Data(data));
+        }
+        let lost = |why: String| Failure::new(Exit::Unreachable, format!("the live view was interrupted: {why}"));
+        let chunk = tokio::time::timeout(SILENCE, self.response.chunk())
+            .await
+            .map_err(|_| lost("nothing came for too long".to_owned()))?
+            .map_err(|error| lost(super::innermost(&error)))?;
+        match chunk {
+            Some(bytes) => self.ready.extend(self.decoder.feed(&bytes)?),
+            None => return Ok(Heard::End),
+        }
+        Ok(self.ready.pop_front().map_or(Heard::Beat, Heard::Data))
     }
 }
 

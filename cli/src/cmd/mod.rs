@@ -14,6 +14,7 @@ pub mod session;
 pub mod site;
 pub mod system;
 pub mod task;
+pub mod tui;
 pub mod user;
 
 use std::path::Path;
@@ -48,6 +49,7 @@ pub async fn run(context: &Context, command: Command) -> Result<()> {
         Command::Lock(args) => lock::run(context, args).await,
         Command::Unlock(args) => lock::unlock(context, args).await,
         Command::Audit(args) => audit::run(context, args).await,
+        Command::Tui(args) => tui::run(context, args).await,
         Command::Doctor => doctor::run(context).await,
         Command::Completions(args) => system::completions(args),
         Command::Man(args) => man::write(&args.dir),

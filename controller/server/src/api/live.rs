@@ -74,6 +74,7 @@ pub async fn overview(State(app): State<App>, caller: Caller) -> Answer<Json<Ove
                 sessions: live.filter_map(|session| views::session(world, &relay, &session.id)).collect(),
                 requests: open.filter_map(|request| world.request_view(&request.id)).collect(),
                 sites,
+                denied: Vec::new(),
             })
         })
         .await?;

@@ -118,4 +118,7 @@ pub struct Overview {
     pub sessions: Vec<SessionView>,
     pub requests: Vec<RequestView>,
     pub sites: Vec<SiteView>,
+    /// Packets that lanes did not pass lately, oldest first; for those who may see them.
+    #[serde(default)]
+    pub denied: Vec<DeniedView>,
 }

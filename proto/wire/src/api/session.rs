@@ -138,6 +138,28 @@ pub struct Extend {
     pub reason: String,
 }
 
+/// `GET /sessions/{id}/history`: what a session's counters were, over its life so far.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HistoryView {
+    #[cfg_attr(feature = "openapi", schema(value_type = u32))]
+    pub schema: Schema,
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub session: SessionId,
+    /// Oldest first; further apart the longer the session lasts. Empty after the controller's restart.
+    pub samples: Vec<Sample>,
+}
+
+/// A session's byte counters at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Sample {
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub at: Wall,
+    pub up_bytes: u64,
+    pub down_bytes: u64,
+}
+
 /// What `GET /sessions/{id}/events` and `GET /events` send as server-sent events (`data:` is one of these, `event:` its kind).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

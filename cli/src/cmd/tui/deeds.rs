@@ -1,0 +1,149 @@
+//! Deeds as calls, and their answers in words.
+
+use reqwest::StatusCode;
+use serde_json::json;
+use thinlane_model::Span;
+use thinlane_tui::act::{Deed, kind_word};
+use thinlane_tui::{Answer, Code};
+use thinlane_wire::api::{
+    Approve, Code as NewCode, Done, Extend, LockKind, LockView, NewLock, Reason, RequestState, RequestView,
+    SessionState, SessionView, SiteView,
+};
+
+use crate::api::paths::{encode, verb};
+use crate::api::{Client, Fingerprint};
+use crate::cmd::session::{CLOSING, end};
+use crate::context::Context;
+use crate::failure::{Failure, Result};
+use crate::out::{text, time};
+
+/// Does it; whatever comes of it is an answer.
+pub async fn perform(context: &Context, deed: Deed) -> Answer {
+    let failed = |failure: Failure| {
+        let next = failure.next.map(|next| format!(" ({next})")).unwrap_or_default();
+        Answer::Failed(format!("not done: {}{next}", failure.message))
+    };
+    match context.client() {
+        Ok(client) => try_perform(context, &client, deed).await.unwrap_or_else(failed),
+        Err(failure) => failed(failure),
+    }
+}
+
+async fn try_perform(context: &Context, client: &Client, deed: Deed) -> Result<Answer> {
+    Ok(match deed {
+        Deed::Kill { session, reason } => {
+            let (status, view) = end(client, &session.to_string(), "kill", &reason).await?;
+            killed(status, &view)
+        }
+        Deed::Extend { session, time, reason } => {
+            let body = Extend { seconds: time.as_secs(), reason };
+            let view: SessionView = client.post(&verb("sessions", session, "extend"), &body).await?;
+            let until = view.ends_at.map(time::local_clock).unwrap_or_default();
+            Answer::Done(format!(
+                "{session}: {} on {} has {} more, until {until}",
+                view.user,
+                view.asset,
+                Span::from_secs(body.seconds)
+            ))
+        }
+        Deed::Lock { kind, name, time, reason } => {
+            let body = NewLock { kind, name, seconds: time.map(Span::as_secs), reason };
+            let (_, lock): (_, LockView) = client.post_status("/locks", &body, CLOSING).await?;
+            locked(&lock)
+        }
+        Deed::Unlock { kind, name } => {
+            let _: Done = client.delete(&format!("/locks/{}/{}", path_word(kind), encode(&name))).await?;
+            Answer::Done(format!("{} {name} is unlocked", kind_word(kind)))
+        }
+        Deed::Unfreeze { site, reason } => {
+            let view: SiteView = client.post(&verb("sites", &site, "unfreeze"), &Reason { reason }).await?;
+            Answer::Done(format!("{site} is {}", view.state))
+        }
+        Deed::Approve { request, note } => {
+            let view: RequestView = client.post(&verb("requests", request, "approve"), &Approve { note }).await?;
+            approved(&view)
+        }
+        Deed::Deny { request, reason } => {
+            let view: RequestView = client.post(&verb("requests", request, "deny"), &Reason { reason }).await?;
+            Answer::Done(format!("{request} is denied: {} will not work on {}", view.user, view.asset))
+        }
+        Deed::Code { site } => {
+            let code: NewCode = client.post(&verb("sites", &site, "token"), &json!({})).await?;
+            Answer::Code(Code {
+                command: command(context),
+                until: time::local(code.expires_at),
+                code: code.code.to_string(),
+                site,
+            })
+        }
+    })
+}
+
+fn killed(status: StatusCode, view: &SessionView) -> Answer {
+    let whose = format!("{}: {} on {}", view.id, view.user, view.asset);
+    if status == StatusCode::ACCEPTED || view.state != SessionState::Ended {
+        return Answer::Partly(format!(
+            "{whose} is ending: {} is out of reach, the relay has stopped forwarding, the closing record is missing",
+            view.site
+        ));
+    }
+    let counters = &view.counters;
+    let sum = format!(
+        "{} up, {} down, {} denied{}",
+        text::bytes(counters.up_bytes),
+        text::bytes(counters.down_bytes),
+        counters.denied_packets,
+        if view.counters_final { ", final" } else { "" }
+    );
+    let reason = view.end_reason.map_or("ended".to_owned(), |reason| reason.to_string());
+    Answer::Done(format!("{whose} is closed ({reason}): {sum}"))
+}
+
+fn locked(lock: &LockView) -> Answer {
+    let what = format!("{} {}", kind_word(lock.kind), lock.name);
+    let until = lock.until.map_or(String::new(), |at| format!(" until {}", time::local(at)));
+    let undo = format!("undo: thinlane unlock {} {}", path_word(lock.kind), lock.name);
+    let ended = match lock.ended_sessions.as_slice() {
+        [] => "no session was open".to_owned(),
+        [one] => format!("ended {one}"),
+        more => format!("ended {} sessions", more.len()),
+    };
+    if lock.ending_sessions.is_empty() {
+        return Answer::Done(format!("{what} is locked{until}; {ended}; {undo}"));
+    }
+    Answer::Partly(format!(
+        "{what} is locked{until}; {} still ending: the gateway is out of reach, the relay has stopped forwarding",
+        text::joined(&lock.ending_sessions)
+    ))
+}
+
+fn approved(view: &RequestView) -> Answer {
+    match view.state {
+        RequestState::Pending => {
+            let missing: u32 = view.decision.obligations.approvers.iter().map(|demand| demand.missing).sum();
+            Answer::Done(format!("{}: your approval is in, {} more needed", view.id, missing))
+        }
+        _ => Answer::Done(format!("{} is approved: {} may connect to {}", view.id, view.user, view.asset)),
+    }
+}
+
+/// As the API and `thinlane unlock` call it.
+fn path_word(kind: LockKind) -> &'static str {
+    match kind {
+        LockKind::User => "user",
+        LockKind::Org => "org",
+        LockKind::Site => "site",
+        LockKind::Asset => "asset",
+    }
+}
+
+/// What to type on the gateway.
+fn command(context: &Context) -> String {
+    let (Ok(url), Ok(Some(ca))) = (context.controller(), context.home.read_ca()) else { return String::new() };
+    let port = url.port_or_known_default().unwrap_or(7443);
+    format!(
+        "thinlane-agent enroll --controller {}:{port} --ca-fingerprint {} --token-file FILE",
+        url.host_str().unwrap_or("HOST"),
+        Fingerprint::of(&ca)
+    )
+}

@@ -1,0 +1,200 @@
+//! What the controller says: the live stream, the snapshot after every gap in it, and the log.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use thinlane_model::{SessionId, Span};
+use thinlane_tui::Input;
+use thinlane_tui::page::Found;
+use thinlane_wire::api::{HistoryView, List, LiveEvent, LogEntry, Overview, RequestView, SessionView, WhoAmI};
+use tokio::sync::{Notify, mpsc};
+
+use crate::api::paths::{encode, item, query, verb};
+use crate::api::sse::Heard;
+use crate::api::{Client, EventStream};
+use crate::context::Context;
+use crate::failure::{Exit, Failure, Result};
+use crate::lane::activate::boot_clock;
+
+/// Entries of the log at the beginning.
+const NEWEST: u64 = 500;
+/// How long the controller holds an answer back while nothing is logged, in seconds.
+const HELD: u64 = 30;
+/// Seconds to the next try, by how many have failed.
+const PAUSES: [u64; 6] = [1, 1, 2, 4, 8, 15];
+
+/// Who watches, and where.
+pub async fn hello(context: &Context) -> Result<Input> {
+    let who: WhoAmI = context.client()?.get("/whoami").await?;
+    let url = context.controller()?;
+    let controller = match (url.host_str(), url.port()) {
+        (Some(host), Some(port)) => format!("{host}:{port}"),
+        (host, _) => host.unwrap_or_default().to_owned(),
+    };
+    Ok(Input::Hello { login: who.user, roles: who.roles.iter().map(|role| role.to_string()).collect(), controller })
+}
+
+/// The newest entries of the log.
+pub async fn newest(client: &Client) -> Result<Vec<LogEntry>> {
+    let page: List<LogEntry> = client.get(&query("/audit/entries", &[("last", Some(NEWEST.to_string()))])).await?;
+    Ok(page.items)
+}
+
+/// Follows the controller for as long as anybody listens.
+pub fn start(context: &Context, to: &mpsc::Sender<Input>, resync: &Arc<Notify>) {
+    let first = Arc::new(Notify::new());
+    let live = (context.clone(), to.clone(), resync.clone(), first.clone());
+    tokio::spawn(async move {
+        let (context, to, resync, first) = live;
+        let mut failures = 0;
+        while !to.is_closed() {
+            let failure = match follow(&context, &to, &resync, &first, &mut failures).await {
+                Ok(()) => Failure::new(Exit::Unreachable, "the controller closed the stream"),
+                Err(failure) => failure,
+            };
+            let pause = Duration::from_secs(PAUSES[failures.min(PAUSES.len() - 1)]);
+            failures += 1;
+            let retry_at = boot_clock() + Span::from(pause);
+            let why = match &failure.next {
+                Some(next) if failure.exit == Exit::Denied => format!("{} ({next})", failure.message),
+                _ => failure.message,
+            };
+            if to.send(Input::Lost { why, retry_at }).await.is_err() {
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = resync.notified() => {}
+            }
+        }
+    });
+    let (context, to) = (context.clone(), to.clone());
+    tokio::spawn(async move {
+        // Entries name sites by their ids: the snapshot knows their names.
+        first.notified().await;
+        follow_log(&context, &to).await;
+    });
+}
+
+/// One connection: the stream first, then the snapshot, so that nothing falls between them.
+async fn follow(
+    context: &Context,
+    to: &mpsc::Sender<Input>,
+    resync: &Notify,
+    first: &Notify,
+    failures: &mut usize,
+) -> Result<()> {
+    // The log-in is read again each time: another one may have been made in another window.
+    let client = context.client()?;
+    if to.send(Input::Trying).await.is_err() {
+        return Ok(());
+    }
+    let mut stream: EventStream = client.events("/events").await?;
+    snapshot(&client, to).await?;
+    first.notify_one();
+    *failures = 0;
+    loop {
+        let heard = tokio::select! {
+            heard = stream.hear() => heard?,
+            () = resync.notified() => {
+                snapshot(&client, to).await?;
+                continue;
+            }
+        };
+        let input = match heard {
+            Heard::End => return Ok(()),
+            Heard::Beat => Input::Alive,
+            Heard::Data(data) => match serde_json::from_str(&data) {
+                Ok(LiveEvent::Lagged) => {
+                    snapshot(&client, to).await?;
+                    continue;
+                }
+                Ok(event) => Input::Event(Box::new(event)),
+                // A newer controller may know more kinds of events than this program.
+                Err(_) => Input::Alive,
+            },
+        };
+        if to.send(input).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+async fn snapshot(client: &Client, to: &mpsc::Sender<Input>) -> Result<()> {
+    let overview: Overview = client.get("/overview").await?;
+    // Nobody listens any more: the next send says so.
+    let _ = to.send(Input::Snapshot(Box::new(overview))).await;
+    Ok(())
+}
+
+/// Reads the log along; after an interruption it goes on where it was.
+async fn follow_log(context: &Context, to: &mpsc::Sender<Input>) {
+    let mut last: Option<u64> = None;
+    while !to.is_closed() {
+        let asked = tokio::time::Instant::now();
+        let page = match context.client() {
+            Err(failure) => Err(failure),
+            Ok(client) => match last {
+                None => newest(&client).await,
+                Some(after) => next(&client, after).await,
+            },
+        };
+        match page {
+            Ok(entries) if entries.is_empty() => {}
+            Ok(entries) => {
+                last = entries.last().map(|entry| entry.index).or(last);
+                if to.send(Input::Entries(entries)).await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            Err(failure) if failure.is(thinlane_wire::api::ErrorCode::Forbidden) => {
+                // Nobody listens any more: then nobody needs to know.
+                let _ = to.send(Input::LogReadable(false)).await;
+                return;
+            }
+            Err(_) => tokio::time::sleep(Duration::from_secs(3)).await,
+        }
+        // Whatever answers at once with nothing must not be asked in a tight loop.
+        if asked.elapsed() < Duration::from_millis(500) {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+}
+
+async fn next(client: &Client, after: u64) -> Result<Vec<LogEntry>> {
+    let wait = ("wait", Some(HELD.to_string()));
+    let path = query("/audit/entries", &[("after", Some(after.to_string())), wait, ("limit", Some("500".to_owned()))]);
+    let page: List<LogEntry> = client.get_waiting(&path, Duration::from_secs(HELD)).await?;
+    Ok(page.items)
+}
+
+/// What the page of a session shows. Only the session itself must be there.
+pub async fn look(context: &Context, id: SessionId) -> Result<Found> {
+    let client = context.client()?;
+    let session: SessionView = client.get(&item("sessions", id)).await?;
+    let request_path = item("requests", session.request);
+    let history_path = verb("sessions", id, "history");
+    let about = format!("/audit/entries?about={}", encode(id));
+    let (request, history, timeline) = tokio::join!(
+        client.get::<RequestView>(&request_path),
+        client.get::<HistoryView>(&history_path),
+        client.get::<List<LogEntry>>(&about),
+    );
+    let mut missing = Vec::new();
+    let mut found = Found { session, request: None, history: Vec::new(), timeline: Vec::new(), missing: Vec::new() };
+    match request {
+        Ok(request) => found.request = Some(request),
+        Err(failure) => missing.push(format!("the request: {}", failure.message)),
+    }
+    match history {
+        Ok(history) => found.history = history.samples,
+        Err(failure) => missing.push(format!("the traffic so far: {}", failure.message)),
+    }
+    match timeline {
+        Ok(list) => found.timeline = list.items,
+        Err(failure) => missing.push(format!("the log: {}", failure.message)),
+    }
+    found.missing = missing;
+    Ok(found)
+}

@@ -1,0 +1,303 @@
+//! What an operator does to the world: chosen, named exactly, confirmed, done, and what came of it.
+
+use thinlane_model::{Now, RequestId, SessionId, Span};
+use thinlane_wire::api::{LockKind, RequestState, SessionState};
+
+use crate::columns::{request_word, state_word};
+use crate::model::{Model, Peer};
+use crate::text;
+
+/// Letters that a reason may have.
+const LONGEST_FIELD: usize = 200;
+
+/// One thing to do, ready to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Deed {
+    Kill {
+        session: SessionId,
+        reason: String,
+    },
+    Extend {
+        session: SessionId,
+        time: Span,
+        reason: String,
+    },
+    Lock {
+        kind: LockKind,
+        name: String,
+        time: Option<Span>,
+        reason: String,
+    },
+    Unlock {
+        kind: LockKind,
+        name: String,
+    },
+    Unfreeze {
+        site: String,
+        reason: String,
+    },
+    Approve {
+        request: RequestId,
+        note: Option<String>,
+    },
+    Deny {
+        request: RequestId,
+        reason: String,
+    },
+    /// A new enrolment code for a site.
+    Code {
+        site: String,
+    },
+}
+
+/// At whom or what a question aims; fixed when it is asked, whatever happens to the list behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    Kill(SessionId),
+    Extend(SessionId),
+    Lock(LockKind, String),
+    Unlock(String),
+    Unfreeze(String),
+    Approve(RequestId),
+    Deny(RequestId),
+    Code(String),
+}
+
+/// A line to be filled in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Field {
+    pub label: &'static str,
+    pub text: String,
+}
+
+/// A question before something is done.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// What could be meant; more than one for a lock.
+    pub targets: Vec<Target>,
+    pub chosen: usize,
+    pub fields: Vec<Field>,
+    pub focus: usize,
+    /// The first letter replaces a default that nobody touched.
+    untouched: bool,
+    /// It has been on the screen: before that nothing can be confirmed.
+    pub shown: bool,
+    pub problem: Option<String>,
+}
+
+const REASON: &str = "reason";
+const NOTE: &str = "note";
+const TIME: &str = "for";
+
+impl Ask {
+    /// A question about these targets; at least one.
+    pub fn new(targets: Vec<Target>) -> Option<Self> {
+        let fields = match targets.first()? {
+            Target::Kill(_) => vec![Field::new(REASON, "stopped by the operator")],
+            Target::Extend(_) => vec![Field::new(TIME, "15m"), Field::new(REASON, "extended by the operator")],
+            Target::Lock(..) => vec![Field::new(REASON, "locked by the operator"), Field::new(TIME, "")],
+            Target::Unfreeze(_) => vec![Field::new(REASON, "")],
+            Target::Approve(_) => vec![Field::new(NOTE, "")],
+            Target::Deny(_) => vec![Field::new(REASON, "")],
+            Target::Unlock(_) | Target::Code(_) => Vec::new(),
+        };
+        Some(Self { targets, chosen: 0, fields, focus: 0, untouched: true, shown: false, problem: None })
+    }
+
+    pub fn target(&self) -> &Target {
+        &self.targets[self.chosen.min(self.targets.len() - 1)]
+    }
+
+    /// Another target, so many further on.
+    pub fn choose(&mut self, by: isize) {
+        let count = self.targets.len() as isize;
+        self.chosen = (self.chosen as isize + by).rem_euclid(count) as usize;
+        // What it would do now must be read first.
+        self.shown = self.shown && self.targets.len() == 1;
+    }
+
+    /// Another field, so many further on.
+    pub fn turn(&mut self, by: isize) {
+        if !self.fields.is_empty() {
+            self.focus = (self.focus as isize + by).rem_euclid(self.fields.len() as isize) as usize;
+            self.untouched = true;
+        }
+    }
+
+    pub fn write(&mut self, letter: char) {
+        self.problem = None;
+        let replace = std::mem::take(&mut self.untouched);
+        let Some(field) = self.fields.get_mut(self.focus) else { return };
+        if replace {
+            field.text.clear();
+        }
+        if !letter.is_control() && field.text.chars().count() < LONGEST_FIELD {
+            field.text.push(letter);
+        }
+    }
+
+    pub fn erase(&mut self) {
+        self.problem = None;
+        self.untouched = false;
+        if let Some(field) = self.fields.get_mut(self.focus) {
+            field.text.pop();
+        }
+    }
+
+    pub fn clear(&mut self) {
+        self.problem = None;
+        self.untouched = false;
+        if let Some(field) = self.fields.get_mut(self.focus) {
+            field.text.clear();
+        }
+    }
+
+    fn field(&self, label: &str) -> &str {
+        self.fields.iter().find(|field| field.label == label).map_or("", |field| field.text.trim())
+    }
+
+    fn needed(&self, label: &str) -> Result<String, String> {
+        match self.field(label) {
+            "" => Err(format!("a {label} is needed: it stands in the log")),
+            text => Ok(text.to_owned()),
+        }
+    }
+
+    fn time(&self) -> Result<Option<Span>, String> {
+        match self.field(TIME) {
+            "" => Ok(None),
+            text => match text.parse::<Span>() {
+                Ok(span) if span.as_millis() % 1000 == 0 => Ok(Some(span)),
+                Ok(_) => Err("whole seconds, please".to_owned()),
+                Err(error) => Err(error.to_string()),
+            },
+        }
+    }
+
+    /// The deed, or what is missing for it.
+    pub fn deed(&self) -> Result<Deed, String> {
+        Ok(match self.target().clone() {
+            Target::Kill(session) => Deed::Kill { session, reason: self.needed(REASON)? },
+            Target::Extend(session) => {
+                let time = self.time()?.ok_or("for how long? as in 15m")?;
+                Deed::Extend { session, time, reason: self.needed(REASON)? }
+            }
+            Target::Lock(kind, name) => Deed::Lock { kind, name, time: self.time()?, reason: self.needed(REASON)? },
+            Target::Unlock(name) => Deed::Unlock { kind: LockKind::Site, name },
+            Target::Unfreeze(site) => Deed::Unfreeze { site, reason: self.needed(REASON)? },
+            Target::Approve(request) => {
+                let note = self.field(NOTE);
+                Deed::Approve { request, note: (!note.is_empty()).then(|| note.to_owned()) }
+            }
+            Target::Deny(request) => Deed::Deny { request, reason: self.needed(REASON)? },
+            Target::Code(site) => Deed::Code { site },
+        })
+    }
+}
+
+impl Field {
+    fn new(label: &'static str, text: &str) -> Self {
+        Self { label, text: text.to_owned() }
+    }
+}
+
+/// Who, on what, where: enough to know the right one from forty.
+fn peer(peer: &Peer, now: Now) -> String {
+    let view = &peer.view;
+    let org = view.org.as_ref().map(|org| format!(" ({org})")).unwrap_or_default();
+    let left = match peer.left(now) {
+        Some(left) if view.state == SessionState::Active => format!("{} left", text::about(left)),
+        _ => state_word(view.state).to_owned(),
+    };
+    format!("{}{org} on {} at {}, {}, {left}", view.user, view.asset, view.site, view.task)
+}
+
+/// What confirming would do, as the world stands now.
+pub fn sentence(target: &Target, model: &Model, now: Now) -> String {
+    match target {
+        Target::Kill(id) => match model.sessions.get(id) {
+            Some(one) if one.view.state == SessionState::Ended => {
+                format!("Kill {id}: it has ended already ({})", peer(one, now))
+            }
+            Some(one) => format!("Kill {id}: {}", peer(one, now)),
+            None => format!("Kill {id}: it is not open any more"),
+        },
+        Target::Extend(id) => match model.sessions.get(id) {
+            Some(one) => format!("Give more time to {id}: {}", peer(one, now)),
+            None => format!("Give more time to {id}: it is not open any more"),
+        },
+        Target::Lock(kind, name) => {
+            let meant: Vec<&Peer> = model.live().filter(|one| meets(*kind, name, one)).collect();
+            let ends = match meant.as_slice() {
+                [] => "no open session ends".to_owned(),
+                [one] => format!("ends {}: {}", one.view.id, peer(one, now)),
+                more => {
+                    let first: Vec<String> =
+                        more.iter().take(3).map(|one| format!("{} on {}", one.view.user, one.view.asset)).collect();
+                    let rest = if more.len() > 3 { ", ..." } else { "" };
+                    format!("ends {} open sessions ({}{rest})", more.len(), first.join(", "))
+                }
+            };
+            format!("Lock {} {name}: {ends}, and nothing new opens until it is unlocked", kind_word(*kind))
+        }
+        Target::Unlock(site) => format!("Unlock site {site}: lanes there may be opened again"),
+        Target::Unfreeze(site) => {
+            format!("Unfreeze site {site}: its gateway may work again, although two machines had its key")
+        }
+        Target::Approve(id) | Target::Deny(id) => {
+            let verb = if matches!(target, Target::Approve(_)) { "Approve" } else { "Deny" };
+            let Some(asked) = model.requests.get(id) else { return format!("{verb} {id}: it is not open any more") };
+            let view = &asked.view;
+            let org = view.org.as_ref().map(|org| format!(" ({org})")).unwrap_or_default();
+            let state = match view.state {
+                RequestState::Pending => String::new(),
+                other => format!(" - it is {} already", request_word(other)),
+            };
+            let time = text::about(view.seconds.saturating_mul(1000));
+            format!(
+                "{verb} {id}: {}{org} wants {} on {} at {} for {time}{state}",
+                view.user, view.task, view.asset, view.site
+            )
+        }
+        Target::Code(site) => {
+            format!("Make an enrolment code for {site}: it is shown once, works once, and voids an earlier one")
+        }
+    }
+}
+
+/// Whether a lock of this kind and name would end a session.
+pub fn meets(kind: LockKind, name: &str, peer: &Peer) -> bool {
+    let view = &peer.view;
+    match kind {
+        LockKind::User => view.user.as_str() == name,
+        LockKind::Org => view.org.as_ref().is_some_and(|org| org.as_str() == name),
+        LockKind::Site => view.site.as_str() == name,
+        LockKind::Asset => view.asset.as_str() == name,
+    }
+}
+
+/// A kind of lock in words.
+pub fn kind_word(kind: LockKind) -> &'static str {
+    match kind {
+        LockKind::User => "person",
+        LockKind::Org => "organisation",
+        LockKind::Site => "site",
+        LockKind::Asset => "asset",
+    }
+}
+
+impl Deed {
+    /// While it is under way.
+    pub fn doing(&self) -> String {
+        match self {
+            Deed::Kill { session, .. } => format!("killing {session} ..."),
+            Deed::Extend { session, .. } => format!("extending {session} ..."),
+            Deed::Lock { kind, name, .. } => format!("locking {} {name} ...", kind_word(*kind)),
+            Deed::Unlock { kind, name } => format!("unlocking {} {name} ...", kind_word(*kind)),
+            Deed::Unfreeze { site, .. } => format!("unfreezing {site} ..."),
+            Deed::Approve { request, .. } => format!("approving {request} ..."),
+            Deed::Deny { request, .. } => format!("denying {request} ..."),
+            Deed::Code { site } => format!("asking for a code for {site} ..."),
+        }
+    }
+}

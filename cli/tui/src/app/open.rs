@@ -1,0 +1,135 @@
+//! From the selected row: its page, or a question about it.
+
+use thinlane_model::{Now, SessionId};
+use thinlane_wire::api::LockKind;
+
+use super::{App, Effect, Over};
+use crate::act::{Ask, Target};
+use crate::keys::{Action, View};
+use crate::page::Page;
+use crate::table::RowId;
+use crate::text::Tone;
+
+impl App {
+    /// The session that keys are about: the page's, or the selected row's.
+    fn session(&self) -> Option<SessionId> {
+        match (&self.page, &self.list(View::Sessions).selected) {
+            (Some(page), _) => Some(page.id),
+            (None, Some(RowId::Session(id))) if self.view == View::Sessions => Some(*id),
+            _ => None,
+        }
+    }
+
+    pub(super) fn open(&mut self, now: Now) -> Vec<Effect> {
+        let ctx = self.shown(now);
+        let selected = self.list(self.view).selected.clone();
+        let (session, site) = match &selected {
+            Some(RowId::Session(id)) => (Some(*id), None),
+            Some(RowId::Request(id)) => (ctx.model.requests.get(id).and_then(|asked| asked.view.session), None),
+            Some(RowId::Site(name)) => (None, Some(name.to_string())),
+            Some(RowId::Notice(number)) => {
+                let notice = ctx.model.notices.iter().find(|notice| notice.number == *number);
+                let session = notice.and_then(|notice| notice.about.as_deref()?.parse::<SessionId>().ok());
+                (session, notice.and_then(|notice| notice.site.clone()))
+            }
+            _ => (None, None),
+        };
+        match (session, site) {
+            (Some(id), _) => self.open_session(id, now),
+            (None, Some(site)) => {
+                self.view = View::Sessions;
+                self.set_filter(View::Sessions, &format!("site:{site}"));
+                Vec::new()
+            }
+            (None, None) => {
+                let why =
+                    if selected.is_none() { "select a row first (arrows)" } else { "there is no session to show" };
+                self.say(why, Tone::Plain, now);
+                Vec::new()
+            }
+        }
+    }
+
+    /// Puts the page of a session on top.
+    pub fn open_session(&mut self, id: SessionId, now: Now) -> Vec<Effect> {
+        self.page = Some(Page::new(id, now.mono));
+        vec![Effect::Look(id)]
+    }
+
+    /// Asks before anything is done. What it aims at is fixed here, by its id.
+    pub(super) fn ask(&mut self, action: Action, now: Now) {
+        match self.targets(action) {
+            Ok(targets) => {
+                if let Some(ask) = Ask::new(targets) {
+                    self.outcome = None;
+                    self.over = Some(Over::Ask(Box::new(ask)));
+                }
+            }
+            Err(why) => self.say(why, Tone::Warn, now),
+        }
+    }
+
+    fn targets(&self, action: Action) -> Result<Vec<Target>, String> {
+        let selected = self.list(self.view).selected.as_ref();
+        let nothing = || "select a row first (arrows): nothing is done to nobody".to_owned();
+        match action {
+            Action::Kill | Action::Extend => {
+                let id = self.session().ok_or_else(nothing)?;
+                if !self.model.sessions.get(&id).is_some_and(|peer| peer.is_live()) {
+                    return Err(format!("{id} is not open any more"));
+                }
+                Ok(vec![if action == Action::Kill { Target::Kill(id) } else { Target::Extend(id) }])
+            }
+            Action::Lock => self.lockable().ok_or_else(nothing),
+            Action::Approve | Action::Deny => match selected {
+                Some(RowId::Request(id)) => {
+                    Ok(vec![if action == Action::Approve { Target::Approve(*id) } else { Target::Deny(*id) }])
+                }
+                _ => Err(nothing()),
+            },
+            Action::Code => match selected {
+                Some(RowId::Site(name)) => Ok(vec![Target::Code(name.to_string())]),
+                _ => Err(nothing()),
+            },
+            Action::Unlock => match selected {
+                Some(RowId::Site(name)) => {
+                    let place = self.model.sites.get(name).ok_or_else(nothing)?;
+                    match (place.view.state.as_str(), place.view.locked) {
+                        ("frozen", _) => Ok(vec![Target::Unfreeze(name.to_string())]),
+                        (_, true) => Ok(vec![Target::Unlock(name.to_string())]),
+                        _ => Err(format!("{name} is neither locked nor frozen")),
+                    }
+                }
+                _ => Err(nothing()),
+            },
+            _ => Err(nothing()),
+        }
+    }
+
+    /// Whom and what the selected row names.
+    fn lockable(&self) -> Option<Vec<Target>> {
+        let lock = |kind, name: &dyn std::fmt::Display| Target::Lock(kind, name.to_string());
+        let of = |user: &dyn std::fmt::Display,
+                  org: Option<&dyn std::fmt::Display>,
+                  site: &dyn std::fmt::Display,
+                  asset: &dyn std::fmt::Display| {
+            let mut targets = vec![lock(LockKind::User, user)];
+            targets.extend(org.map(|org| lock(LockKind::Org, org)));
+            targets.push(lock(LockKind::Asset, asset));
+            targets.push(lock(LockKind::Site, site));
+            targets
+        };
+        if let Some(id) = self.session() {
+            let view = &self.model.sessions.get(&id)?.view;
+            return Some(of(&view.user, view.org.as_ref().map(|org| org as _), &view.site, &view.asset));
+        }
+        match self.list(self.view).selected.as_ref()? {
+            RowId::Request(id) => {
+                let view = &self.model.requests.get(id)?.view;
+                Some(of(&view.user, view.org.as_ref().map(|org| org as _), &view.site, &view.asset))
+            }
+            RowId::Site(name) => Some(vec![lock(LockKind::Site, name)]),
+            _ => None,
+        }
+    }
+}

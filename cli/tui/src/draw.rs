@@ -1,0 +1,176 @@
+//! The picture: head line, banner, the view, what lies over it, and the keys that work now.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::{Modifier, Style};
+use thinlane_model::Now;
+use thinlane_wire::api::RequestState;
+
+use crate::app::{App, Over};
+use crate::keys::{self, View};
+use crate::model::Link;
+use crate::notice::{Attention, Weight, attention};
+use crate::paint::Paint;
+use crate::text::{self, Tone};
+use crate::view;
+
+/// Below this nothing can be read, and so nothing can be confirmed.
+pub const LEAST: (u16, u16) = (50, 12);
+/// How long the outcome of a deed stays.
+const OUTCOME_TIME: u64 = 60_000;
+
+/// Draws everything into `area`; where the cursor belongs, if anything is being written.
+pub fn draw(app: &mut App, buffer: &mut Buffer, area: Rect, now: Now) -> Option<(u16, u16)> {
+    let mut paint = Paint::new(buffer, app.glyphs);
+    if area.width < LEAST.0 || area.height < LEAST.1 {
+        let (width, height) = LEAST;
+        let text =
+            format!("The window is too small: {}x{}, at least {width}x{height} is needed.", area.width, area.height);
+        for (row, line) in
+            text::wrap(&text, usize::from(area.width)).into_iter().enumerate().take(usize::from(area.height))
+        {
+            paint.text(area.x, area.y + row as u16, area.width, &line, Style::new());
+        }
+        return None;
+    }
+    let needs = attention(app.shown(now).model, app.shown(now).now);
+    head(app, &mut paint, area, now);
+    let mut top = area.y + 1;
+    for line in banner(app, &needs, area.height, now) {
+        let style = app.glyphs.style(line.1).add_modifier(Modifier::REVERSED);
+        let filled = app.glyphs.fit(&line.0, usize::from(area.width), false);
+        paint.text(area.x, top, area.width, &filled, style);
+        top += 1;
+    }
+    let bottom = area.bottom() - 3;
+    let main = Rect { x: area.x, y: top, width: area.width, height: bottom.saturating_sub(top) };
+    let info = match app.top() {
+        View::Detail => view::page::draw(app, &mut paint, main, now),
+        View::Sessions => view::list::sessions(app, &mut paint, main, now),
+        View::Requests => view::list::requests(app, &mut paint, main, now),
+        View::Sites => view::list::sites(app, &mut paint, main, now),
+        View::Alarms => view::list::alarms(app, &mut paint, main, now),
+        View::Log => view::list::log(app, &mut paint, main, now),
+    };
+    let dim = app.glyphs.style(Tone::Dim);
+    let mut cursor = None;
+    if let Some(Over::Filter(_)) = &app.over {
+        let line = format!("filter: {}", app.list(app.view).filter);
+        paint.text(area.x, bottom, area.width, &line, app.glyphs.style(Tone::Strong));
+        let at = unicode_width::UnicodeWidthStr::width(line.as_str()) as u16;
+        cursor = Some((area.x + at.min(area.width - 1), bottom));
+    } else {
+        paint.text(area.x, bottom, area.width, &info, dim);
+    }
+    status(app, &mut paint, Rect { y: bottom + 1, height: 1, ..area }, now);
+    footer(app, &mut paint, Rect { y: bottom + 2, height: 1, ..area });
+    let over = view::over::draw(app, &mut paint, area, main, now);
+    over.or(cursor)
+}
+
+/// Views with their numbers, and how live the picture is.
+fn head(app: &App, paint: &mut Paint<'_>, area: Rect, now: Now) {
+    let glyphs = app.glyphs;
+    let ctx = app.shown(now);
+    let state = live(app, now);
+    let state_width = unicode_width::UnicodeWidthStr::width(state.0.as_str()) as u16;
+    let end = area.right().saturating_sub(state_width + 1);
+    let pending = ctx.model.requests.values().filter(|asked| asked.view.state == RequestState::Pending).count();
+    let away =
+        ctx.model.sites.values().filter(|place| place.view.state == "offline" || place.view.state == "frozen").count();
+    let unseen = ctx.model.notices.iter().filter(|notice| !notice.seen && notice.weight > Weight::Note).count();
+    let counts = [
+        ctx.model.live().count().to_string(),
+        if pending > 0 { format!("{pending}!") } else { "0".to_owned() },
+        if away > 0 { format!("{} -{away}", ctx.model.sites.len()) } else { ctx.model.sites.len().to_string() },
+        if unseen > 0 { format!("{unseen}!") } else { "0".to_owned() },
+        String::new(),
+    ];
+    let mut x = area.x;
+    for (at, (view, count)) in View::LISTS.into_iter().zip(counts).enumerate() {
+        let name = match view {
+            View::Sessions => "Sessions",
+            View::Requests => "Requests",
+            View::Sites => "Sites",
+            View::Alarms => "Alarms",
+            View::Log | View::Detail => "Log",
+        };
+        let here = view == app.view;
+        let text = format!(" {} {name} {count}", at + 1);
+        let text = format!("{} ", text.trim_end());
+        let style = if here { Style::new().add_modifier(Modifier::REVERSED | Modifier::BOLD) } else { Style::new() };
+        x += paint.text(x, area.y, end.saturating_sub(x), &text, style);
+    }
+    let who = ctx.model.login.as_ref().map(|login| format!("{login} at {}", ctx.model.controller)).unwrap_or_default();
+    let room = end.saturating_sub(x + 2);
+    if usize::from(room) >= who.len() + 2 {
+        paint.text(x + 1, area.y, room, &who, glyphs.style(Tone::Dim));
+    }
+    paint.text(end, area.y, state_width, &state.0, glyphs.style(state.1).add_modifier(Modifier::BOLD));
+}
+
+/// Whether the picture is the world, in few words.
+fn live(app: &App, now: Now) -> (String, Tone) {
+    if let Some((behind, changes)) = app.frozen(now) {
+        return (format!("FROZEN {} behind, {}", text::about(behind), text::count(changes, "change")), Tone::Warn);
+    }
+    match (app.model.stale(now), &app.model.link) {
+        (None, _) => (format!("live {}", text::clock(app.model.controller_now(now), &app.zone)), Tone::Good),
+        (Some(_), Link::Opening) => ("connecting".to_owned(), Tone::Warn),
+        (Some(old), _) => (format!("STALE {}", text::about(old)), Tone::Bad),
+    }
+}
+
+/// What needs a person now: one line, more on a tall screen; what does not fit is counted.
+fn banner(app: &App, needs: &[Attention], height: u16, now: Now) -> Vec<(String, Tone)> {
+    let mut lines = Vec::new();
+    if let Link::Lost { since, why, retry_at } = &app.model.link {
+        let old = text::about(since.until(now.mono).as_millis());
+        let next = match now.mono.until(*retry_at).as_millis() {
+            0 => "trying now".to_owned(),
+            wait => format!("next try in {}", text::about(wait)),
+        };
+        lines.push((format!(" NOT LIVE: this is as of {old} ago; {next}: {why}"), Tone::Bad));
+    } else if let Some(old) = app.model.stale(now).filter(|_| app.model.link == Link::Live) {
+        lines.push((format!(" NOT LIVE: the controller has said nothing for {}", text::about(old)), Tone::Bad));
+    }
+    let room = match height {
+        0..30 => 1,
+        30..45 => 3,
+        _ => 5,
+    };
+    for (at, need) in needs.iter().enumerate().take(room) {
+        let (mark, tone) = match need.weight {
+            Weight::Urgent => ("NOW", Tone::Bad),
+            _ => ("LOOK", Tone::Warn),
+        };
+        let left = needs.len() - room.min(needs.len());
+        let more = if at + 1 == room && left > 0 { format!("  (+{left} more)") } else { String::new() };
+        lines.push((format!(" {mark}: {}{more}", need.text), tone));
+    }
+    lines
+}
+
+/// What came of the last deed.
+fn status(app: &App, paint: &mut Paint<'_>, area: Rect, now: Now) {
+    let Some(outcome) = &app.outcome else { return };
+    if outcome.at.until(now.mono).as_millis() < OUTCOME_TIME {
+        paint.text(area.x, area.y, area.width, &outcome.text, app.glyphs.style(outcome.tone));
+    }
+}
+
+/// The keys that work here, from the table; as many as there is room for.
+fn footer(app: &App, paint: &mut Paint<'_>, area: Rect) {
+    let place = app.place();
+    let mut x = area.x;
+    for line in keys::TABLE.iter().filter(|line| line.places & place != 0 && !line.label.is_empty()) {
+        let Some(key) = line.keys.first() else { continue };
+        let (key, label) = (key.to_string(), line.label);
+        let wide = (key.len() + label.len() + 3) as u16;
+        if x + wide > area.right() + 2 {
+            break;
+        }
+        x += paint.text(x, area.y, area.right().saturating_sub(x), &key, app.glyphs.style(Tone::Strong));
+        x += paint.text(x + 1, area.y, area.right().saturating_sub(x + 1), label, app.glyphs.style(Tone::Dim)) + 3;
+    }
+}

@@ -1,0 +1,221 @@
+//! Every list is drawn by the same lines; only its rows differ.
+
+use ratatui::layout::Rect;
+use ratatui::style::{Modifier, Style};
+use thinlane_model::Now;
+
+use crate::app::App;
+use crate::columns::request_word;
+use crate::keys::View;
+use crate::paint::Paint;
+use crate::table::{Ctx, List, Listed, RowId, arrange, layout};
+use crate::text::{self, Tone};
+
+/// A list as drawn: what stands below it, and the list with its window settled.
+struct Drawn {
+    list: List,
+    height: usize,
+    info: String,
+}
+
+pub fn sessions(app: &mut App, paint: &mut Paint<'_>, area: Rect, now: Now) -> String {
+    let drawn = {
+        let ctx = app.shown(now);
+        let ended = |peer: &&crate::model::Peer| !peer.is_live();
+        let over = ctx.model.sessions.values().filter(ended).count() as u64;
+        let empty = "nobody is connected";
+        let mut drawn = draw(app, &ctx, ctx.model.sessions.values(), View::Sessions, paint, area, empty);
+        if over > 0 {
+            drawn.info.push_str(&format!("{}{over} ended lately", app.glyphs.dot()));
+        }
+        drawn
+    };
+    keep(app, View::Sessions, drawn)
+}
+
+pub fn requests(app: &mut App, paint: &mut Paint<'_>, area: Rect, now: Now) -> String {
+    let drawn = {
+        let ctx = app.shown(now);
+        // What the policy said of the selected one stands below.
+        let below = (area.height / 3).clamp(4, 12);
+        let list = Rect { height: area.height.saturating_sub(below), ..area };
+        let empty = "nobody waits for a decision";
+        let drawn = draw(app, &ctx, ctx.model.requests.values(), View::Requests, paint, list, empty);
+        decision(&ctx, &drawn.list, paint, Rect { y: list.bottom(), height: below, ..area });
+        drawn
+    };
+    keep(app, View::Requests, drawn)
+}
+
+pub fn sites(app: &mut App, paint: &mut Paint<'_>, area: Rect, now: Now) -> String {
+    let drawn = {
+        let ctx = app.shown(now);
+        draw(
+            app,
+            &ctx,
+            ctx.model.sites.values(),
+            View::Sites,
+            paint,
+            area,
+            "there is no site yet: thinlane site add NAME",
+        )
+    };
+    keep(app, View::Sites, drawn)
+}
+
+pub fn alarms(app: &mut App, paint: &mut Paint<'_>, area: Rect, now: Now) -> String {
+    let drawn = {
+        let ctx = app.shown(now);
+        draw(app, &ctx, ctx.model.notices.iter(), View::Alarms, paint, area, "no denials and no alarms")
+    };
+    keep(app, View::Alarms, drawn)
+}
+
+pub fn log(app: &mut App, paint: &mut Paint<'_>, area: Rect, now: Now) -> String {
+    let drawn = {
+        let ctx = app.shown(now);
+        let empty =
+            if ctx.model.log_readable { "nothing was logged yet" } else { "your roles do not include reading the log" };
+        draw(app, &ctx, ctx.model.entries.iter(), View::Log, paint, area, empty)
+    };
+    keep(app, View::Log, drawn)
+}
+
+fn keep(app: &mut App, view: View, drawn: Drawn) -> String {
+    *app.list_mut(view) = drawn.list;
+    app.height = drawn.height;
+    drawn.info
+}
+
+fn draw<'m, R: Listed>(
+    app: &App,
+    ctx: &Ctx<'_>,
+    items: impl ExactSizeIterator<Item = &'m R>,
+    view: View,
+    paint: &mut Paint<'_>,
+    area: Rect,
+    empty: &str,
+) -> Drawn {
+    let glyphs = ctx.glyphs;
+    let mut list = app.list(view).clone();
+    let all = items.len();
+    let rows = arrange(items, &list, ctx);
+    let ids: Vec<RowId> = rows.iter().map(|row| row.id()).collect();
+    let height = usize::from(area.height.saturating_sub(1));
+    list.settle(&ids, height, matches!(view, View::Alarms | View::Log) && sorted_by_time(&list));
+    let columns = layout::<R>(&list, area.width.saturating_sub(2));
+
+    let mut x = area.x + 2;
+    for (column, width) in &columns {
+        let mark = match (column.id == list.sort, list.reverse, glyphs.unicode) {
+            (false, ..) => "",
+            (true, false, true) => "▲",
+            (true, true, true) => "▼",
+            (true, false, false) => "^",
+            (true, true, false) => "v",
+        };
+        let title = glyphs.fit(&format!("{}{mark}", column.title), usize::from(*width), column.right);
+        paint.text(x, area.y, *width, &title, Style::new().add_modifier(Modifier::BOLD | Modifier::UNDERLINED));
+        x += width + 1;
+    }
+    if rows.is_empty() {
+        let text = if all > 0 { "nothing passes the filter (Esc drops it)" } else { empty };
+        paint.text(area.x + 2, area.y + 2, area.width.saturating_sub(2), text, glyphs.style(Tone::Dim));
+    }
+    for (at, row) in rows.iter().enumerate().skip(list.offset).take(height) {
+        let y = area.y + 1 + (at - list.offset) as u16;
+        let selected = list.selected.as_ref() == Some(&ids[at]);
+        let mut x = area.x + 2;
+        for (column, width) in &columns {
+            let cell = (column.cell)(row, ctx, usize::from(*width));
+            let text = glyphs.fit(&cell.text, usize::from(*width), column.right);
+            // Reversed is enough on the selected row: colours on it are hard to read.
+            let style = if selected { Style::new().add_modifier(Modifier::BOLD) } else { glyphs.style(cell.tone) };
+            paint.text(x, y, *width, &text, style);
+            x += width + 1;
+        }
+        if selected {
+            paint.text(area.x, y, 2, glyphs.pointer(), Style::new());
+            paint.style(
+                Rect { x: area.x, y, width: area.width, height: 1 },
+                Style::new().add_modifier(Modifier::REVERSED),
+            );
+        }
+    }
+    Drawn { info: info(&list, &ids, all, height, R::columns().len() - columns.len(), ctx), list, height }
+}
+
+/// Where one is in the list.
+fn info(list: &List, ids: &[RowId], all: usize, height: usize, hidden: usize, ctx: &Ctx<'_>) -> String {
+    let dot = ctx.glyphs.dot();
+    let from = if ids.is_empty() { 0 } else { list.offset + 1 };
+    let mut info = format!("{from}-{} of {}", (list.offset + height).min(ids.len()), ids.len());
+    if ids.len() < all || !list.filter.is_empty() {
+        info.push_str(&format!("{dot}filter \"{}\" passes {} of {all}", list.filter, ids.len()));
+    }
+    match &list.selected {
+        Some(id) if !ids.contains(id) => info.push_str(&format!("{dot}the selected row has left the list")),
+        _ => {}
+    }
+    info.push_str(&format!("{dot}by {}{}", list.sort, if list.reverse { ", reversed" } else { "" }));
+    if !list.follow {
+        info.push_str(&format!("{dot}not following (f)"));
+    }
+    if hidden > 0 {
+        info.push_str(&format!("{dot}{} not shown (c)", text::count(hidden as u64, "column")));
+    }
+    info
+}
+
+fn sorted_by_time(list: &List) -> bool {
+    matches!(list.sort, "time" | "index") && !list.reverse
+}
+
+/// What the policy said of the selected request.
+fn decision(ctx: &Ctx<'_>, list: &List, paint: &mut Paint<'_>, area: Rect) {
+    let selected = match &list.selected {
+        Some(RowId::Request(id)) => ctx.model.requests.get(id),
+        _ => None,
+    };
+    let glyphs = ctx.glyphs;
+    let line = if glyphs.unicode { "─" } else { "-" };
+    paint.text(area.x, area.y, area.width, &line.repeat(usize::from(area.width)), glyphs.style(Tone::Dim));
+    let Some(asked) = selected else {
+        let text = "select a request to read what the policy said of it";
+        paint.text(area.x + 2, area.y + 1, area.width.saturating_sub(2), text, glyphs.style(Tone::Dim));
+        return;
+    };
+    let view = &asked.view;
+    let decision = &view.decision;
+    let mut lines = vec![
+        format!("{} {}: {} by {}", view.id, request_word(view.state), decision.verdict, decision.rules.join(", ")),
+        format!(
+            "why: {}{}",
+            view.reason,
+            view.ticket.as_ref().map(|ticket| format!(" (ticket {ticket})")).unwrap_or_default()
+        ),
+    ];
+    for demand in &decision.obligations.approvers {
+        lines.push(format!(
+            "{} asks for {} of {}, {} missing",
+            demand.rule,
+            text::count(u64::from(demand.approvals), "approval"),
+            demand.roles.join("/"),
+            demand.missing
+        ));
+    }
+    for approval in &view.approvals {
+        let note = approval.note.as_ref().map(|note| format!(": {note}")).unwrap_or_default();
+        lines.push(format!("approved by {} at {}{note}", approval.by, text::clock(approval.at, ctx.zone)));
+    }
+    if let Some(denial) = &view.denial {
+        lines.push(format!("denied by {}: {}", denial.by, denial.reason));
+    }
+    lines.extend(decision.reasons.iter().cloned());
+    let width = usize::from(area.width.saturating_sub(2));
+    let wrapped = lines.iter().flat_map(|line| text::wrap(&glyphs.clean(line), width));
+    for (at, line) in wrapped.enumerate().take(usize::from(area.height.saturating_sub(1))) {
+        let tone = if at == 0 { Tone::Strong } else { Tone::Plain };
+        paint.text(area.x + 2, area.y + 1 + at as u16, area.width.saturating_sub(2), &line, glyphs.style(tone));
+    }
+}

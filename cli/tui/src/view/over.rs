@@ -1,0 +1,231 @@
+//! What lies over a view: a question, the choice of columns, the help, an enrolment code.
+
+use ratatui::layout::Rect;
+use ratatui::style::{Color, Modifier, Style};
+use thinlane_model::Now;
+use unicode_width::UnicodeWidthStr;
+
+use crate::act::{Ask, Target, kind_word, sentence};
+use crate::app::{App, Chooser, Code, Over};
+use crate::keys;
+use crate::model::Model;
+use crate::paint::Paint;
+use crate::qr;
+use crate::text::{self, Glyphs, Tone};
+
+/// Draws it; where the cursor belongs.
+pub fn draw(app: &mut App, paint: &mut Paint<'_>, area: Rect, main: Rect, now: Now) -> Option<(u16, u16)> {
+    let glyphs = app.glyphs;
+    match app.over.as_mut()? {
+        Over::Filter(_) => None,
+        Over::Ask(ask) => {
+            // Seen from now on.
+            ask.shown = true;
+            Some(question(ask, &app.model, glyphs, paint, area, now))
+        }
+        Over::Columns(chooser) => {
+            columns(chooser, glyphs, paint, area);
+            None
+        }
+        Over::Help(at) => {
+            app.height = usize::from(main.height.saturating_sub(2));
+            *at = help(*at, glyphs, paint, area);
+            None
+        }
+        Over::Code(code) => {
+            enrolment(code, glyphs, paint, area);
+            None
+        }
+    }
+}
+
+/// A box in the lower part, where it hides the selected row the least.
+fn place(area: Rect, width: u16, height: u16) -> Rect {
+    let width = width.min(area.width);
+    let height = height.min(area.height.saturating_sub(1));
+    let x = area.x + (area.width - width) / 2;
+    Rect { x, y: (area.bottom().saturating_sub(height + 1)).max(area.y), width, height }
+}
+
+fn question(ask: &Ask, model: &Model, glyphs: Glyphs, paint: &mut Paint<'_>, area: Rect, now: Now) -> (u16, u16) {
+    let width = area.width.saturating_sub(4).min(100);
+    let inner = usize::from(width.saturating_sub(4));
+    let what = text::wrap(&glyphs.clean(&sentence(ask.target(), model, now)), inner);
+    let many = ask.targets.len() > 1;
+    let policy = said(ask.target(), model).map(|said| text::wrap(&glyphs.clean(&said), inner)).unwrap_or_default();
+    let policy = &policy[..policy.len().min(usize::from(area.height.saturating_sub(14)))];
+    let rows = what.len() + policy.len() + usize::from(many) + ask.fields.len() + 2;
+    let frame = place(area, width, rows as u16 + 3);
+    paint.frame(frame, "Enter does this, Esc leaves", glyphs.style(Tone::Warn));
+    let (x, wide) = (frame.x + 2, frame.width.saturating_sub(4));
+    let mut y = frame.y + 1;
+    for line in &what {
+        paint.text(x, y, wide, line, glyphs.style(Tone::Strong));
+        y += 1;
+    }
+    for line in policy {
+        paint.text(x, y, wide, line, glyphs.style(Tone::Dim));
+        y += 1;
+    }
+    if many {
+        choices(ask, glyphs, paint, (x, y, wide));
+        y += 1;
+    }
+    y += 1;
+    let mut cursor = (x, y);
+    for (at, field) in ask.fields.iter().enumerate() {
+        let here = at == ask.focus;
+        let label = format!("{}{}: ", if here { glyphs.pointer() } else { "  " }, field.label);
+        let wrote = paint.text(x, y, wide, &label, glyphs.style(if here { Tone::Strong } else { Tone::Plain }));
+        let room = wide.saturating_sub(wrote);
+        // The end of a long text is where one writes.
+        let clean = glyphs.clean(&field.text);
+        let skip = clean.chars().count().saturating_sub(usize::from(room.saturating_sub(1)));
+        let shown: String = clean.chars().skip(skip).collect();
+        paint.text(x + wrote, y, room, &shown, Style::new().add_modifier(Modifier::UNDERLINED));
+        if here {
+            cursor = (x + wrote + (shown.width() as u16).min(room.saturating_sub(1)), y);
+        }
+        y += 1;
+    }
+    match &ask.problem {
+        Some(problem) => paint.text(x, y, wide, problem, glyphs.style(Tone::Bad)),
+        None => paint.text(x, y, wide, &hint(ask), glyphs.style(Tone::Dim)),
+    };
+    cursor
+}
+
+fn hint(ask: &Ask) -> String {
+    match (ask.targets.len() > 1, ask.fields.len()) {
+        (true, _) => "Left/Right: another target; Tab: the next field".to_owned(),
+        (false, 2..) => "Tab: the next field".to_owned(),
+        (false, 1) => "type to replace the text".to_owned(),
+        (false, _) => String::new(),
+    }
+}
+
+/// Whom a lock could be about; the chosen one in brackets.
+fn choices(ask: &Ask, glyphs: Glyphs, paint: &mut Paint<'_>, (mut x, y, wide): (u16, u16, u16)) {
+    let end = x + wide;
+    for (at, target) in ask.targets.iter().enumerate() {
+        let Target::Lock(kind, name) = target else { continue };
+        let text = format!("{} {name}", kind_word(*kind));
+        let (text, tone) =
+            if at == ask.chosen { (format!("[{text}]"), Tone::Strong) } else { (format!(" {text} "), Tone::Plain) };
+        x += paint.text(x, y, end.saturating_sub(x), &text, glyphs.style(tone)) + 1;
+    }
+}
+
+/// What the policy said of a request that is being decided.
+fn said(target: &Target, model: &Model) -> Option<String> {
+    let (Target::Approve(id) | Target::Deny(id)) = target else { return None };
+    let view = &model.requests.get(id)?.view;
+    let ticket = view.ticket.as_ref().map(|ticket| format!(" (ticket {ticket})")).unwrap_or_default();
+    Some(format!(
+        "Why: {}{ticket}. Policy: {} by {}. {}",
+        view.reason,
+        view.decision.verdict,
+        view.decision.rules.join(", "),
+        view.decision.reasons.join("; ")
+    ))
+}
+
+fn columns(chooser: &Chooser, glyphs: Glyphs, paint: &mut Paint<'_>, area: Rect) {
+    let height = (chooser.rows.len() as u16 + 2).min(area.height.saturating_sub(2));
+    let frame = place(area, 76, height);
+    paint.frame(frame, "columns: Space on/off, +/- move, Enter keeps", glyphs.style(Tone::Strong));
+    let rows = usize::from(frame.height.saturating_sub(2));
+    let offset = (chooser.at + 1).saturating_sub(rows);
+    for (line, (at, (id, what, shown))) in chooser.rows.iter().enumerate().skip(offset).take(rows).enumerate() {
+        let mark = if *shown { "[x]" } else { "[ ]" };
+        let pointer = if at == chooser.at { glyphs.pointer() } else { "  " };
+        let text = glyphs.fit(&format!("{pointer}{mark} {id:<12} {what}"), usize::from(frame.width - 2), false);
+        let style = if at == chooser.at { Style::new().add_modifier(Modifier::REVERSED) } else { Style::new() };
+        paint.text(frame.x + 1, frame.y + 1 + line as u16, frame.width - 2, &text, style);
+    }
+}
+
+/// The help: every line of the table of keys. How far down it is, at most.
+fn help(at: usize, glyphs: Glyphs, paint: &mut Paint<'_>, area: Rect) -> usize {
+    let frame = Rect { height: area.height - 1, ..area };
+    let lines = help_lines(usize::from(frame.width.saturating_sub(4)));
+    let rows = usize::from(frame.height.saturating_sub(2));
+    let at = at.min(lines.len().saturating_sub(rows));
+    let more = if at + rows < lines.len() { ", more below" } else { "" };
+    paint.frame(
+        frame,
+        &format!("keys {}-{} of {}{more}", at + 1, (at + rows).min(lines.len()), lines.len()),
+        glyphs.style(Tone::Strong),
+    );
+    for (line, (text, tone)) in lines.iter().skip(at).take(rows).enumerate() {
+        paint.text(frame.x + 2, frame.y + 1 + line as u16, frame.width - 4, text, glyphs.style(*tone));
+    }
+    at
+}
+
+/// The help's lines, generated from the table of keys.
+pub fn help_lines(width: usize) -> Vec<(String, Tone)> {
+    const KEYS: usize = 18;
+    let mut lines = Vec::new();
+    for (at, (title, _)) in keys::CHAPTERS.iter().enumerate() {
+        if at > 0 {
+            lines.push((String::new(), Tone::Plain));
+        }
+        lines.push(((*title).to_owned(), Tone::Strong));
+        for line in keys::chapter(at) {
+            let names: Vec<String> = line.keys.iter().map(ToString::to_string).collect();
+            let wrapped = text::wrap(line.help, width.saturating_sub(KEYS + 2));
+            for (row, part) in wrapped.iter().enumerate() {
+                let name = if row == 0 { names.join(", ") } else { String::new() };
+                lines.push((format!("  {name:<KEYS$}{part}"), Tone::Plain));
+            }
+        }
+    }
+    lines
+}
+
+/// The code in letters, as a picture where there is room, and what to type on the gateway.
+fn enrolment(code: &Code, glyphs: Glyphs, paint: &mut Paint<'_>, area: Rect) {
+    let picture = qr::lines(&code.code, glyphs.unicode).unwrap_or_default();
+    let wide = picture.iter().map(|line| line.chars().count()).max().unwrap_or(0) as u16;
+    let frame = Rect { height: area.height - 1, ..area };
+    paint.frame(frame, &format!("enrolment code for {}, until {}", code.site, code.until), glyphs.style(Tone::Strong));
+    let fits = !picture.is_empty() && picture.len() as u16 + 2 <= frame.height && wide + 4 <= frame.width;
+    let dark_on_light = if glyphs.colour {
+        Style::new().fg(Color::Indexed(16)).bg(Color::Indexed(231))
+    } else {
+        // Whatever the terminal's colours are, the reverse of them has the light ground that a phone expects.
+        Style::new().add_modifier(Modifier::REVERSED)
+    };
+    let mut left = frame.x + 2;
+    if fits {
+        for (row, line) in picture.iter().enumerate() {
+            paint.raw(left, frame.y + 1 + row as u16, line, dark_on_light);
+        }
+        left += wide + 2;
+    }
+    let room = frame.right().saturating_sub(left + 2);
+    let mut lines = vec![(code.code.clone(), Tone::Strong), (String::new(), Tone::Plain)];
+    let words = |line: &str| {
+        text::wrap(line, usize::from(room)).into_iter().map(|line| (line, Tone::Plain)).collect::<Vec<_>>()
+    };
+    lines.extend(words("It is shown once and works once. Write it into a file on the gateway, then:"));
+    lines.extend(words(&code.command));
+    if !fits {
+        lines.push((String::new(), Tone::Plain));
+        lines.extend(words(&format!(
+            "No room for the QR code here: a larger window, or thinlane site token {} --png FILE",
+            code.site
+        )));
+    }
+    // A code that is longer than its room must not be cut.
+    let mut y = frame.y + 1;
+    for (line, tone) in lines {
+        for part in if tone == Tone::Strong { text::wrap(&line, usize::from(room)) } else { vec![line] } {
+            if y < frame.bottom() - 1 {
+                paint.text(left, y, room, &part, glyphs.style(tone));
+            }
+            y += 1;
+        }
+    }
+}
