@@ -1,113 +1,296 @@
-//! The other end is `wireguard-go`, set up with `wg`: both directions.
+//! One end is ours, the other is `wireguard-go` set up with `wg`: both directions.
+//!
+//! `THINLANE_INTEROP="NAME=COMMAND LINE;.."` lets the same tests run with other programs, too: `scripts/bench wg --interop`
+//! does so with boringtun-cli and gotatun.
 
 mod lab;
 
-use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::time::Duration;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
 
+use lab::hop::Hop;
+use lab::stock::{Far, Flood, Program, Stock, programs};
 use lab::*;
-use thinlane_model::{Protocol, Secret, Span};
+use thinlane_model::{Protocol, Span};
 use thinlane_wg::{Device, Event};
 
 const LONG: Span = Span::from_secs(600);
+/// Where the stock end listens, and the hop in front of whoever listens.
+const STOCK_PORT: u16 = 51_820;
+const HOP_PORT: u16 = 40_000;
+const STRANGER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 3);
 
-/// Starts `wireguard-go` in a namespace. Its control sockets are shared by all namespaces, so the name must be unique.
-fn wireguard_go(ns: &str, interface: &str) -> Process {
-    let process = Process::start(ns, &["wireguard-go", "-f", interface]);
-    let socket = format!("/var/run/wireguard/{interface}.sock");
-    until(Duration::from_secs(5), "wireguard-go is up", || Path::new(&socket).exists());
-    process
+fn wan(port: u16) -> SocketAddr {
+    SocketAddr::from((GATEWAY_WAN, port))
 }
 
-/// Writes keys for `wg` into a directory that goes with the test.
-fn key_file(directory: &Path, name: &str, secret: &Secret) -> String {
-    let path = directory.join(name);
-    std::fs::write(&path, secret.to_base64().as_str()).expect("written");
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("set");
-    path.display().to_string()
+fn behind_the_hop(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
-fn echo_through(lab: &Lab, protocol: Protocol) {
-    let target = SocketAddr::from((DEVICE, PORT));
-    match protocol {
-        Protocol::Udp => {
-            let socket = udp_to(&lab.engineer, target);
-            socket.set_read_timeout(Some(Duration::from_secs(8))).expect("a timeout");
-            let mut buffer = [0; 2048];
-            socket.send(&[5; 1300]).expect("sent");
-            assert_eq!(socket.recv(&mut buffer).expect("an answer"), 1300);
-        }
-        Protocol::Tcp => {
-            use std::io::{Read, Write};
-            let mut stream = tcp_to(&lab.engineer, target, Duration::from_secs(8)).expect("a connection");
-            let mut buffer = vec![0; 50_000];
-            stream.write_all(&vec![3; 50_000]).expect("sent");
-            stream.read_exact(&mut buffer).expect("an answer");
-        }
+/// `letter` tells the tests apart: control sockets are shared by all namespaces.
+fn name(letter: char, lab: &Lab) -> String {
+    format!("t{letter}{}", lab.tag.replace('-', "x"))
+}
+
+/// A stock engineer, a gateway of ours, and a hop between them.
+struct StockEngineer {
+    stock: Stock,
+    gateway: End,
+    hop: Hop,
+    far: Far,
+    keys: Keys,
+    lab: Lab,
+}
+
+impl StockEngineer {
+    fn up(program: &Program, letter: char) -> Self {
+        let (lab, keys) = (Lab::new(), Keys::new());
+        let mut gateway = End::start(&lab.gateway, "tl0", 0);
+        gateway.device.open(gateway_spec(&keys, 1, tuple(Protocol::Udp), boot_in(LONG))).expect("a lane opens");
+        lead(&lab.gateway, "tl0", None, ENGINEER);
+        let hop = Hop::start(&lab.gateway, wan(HOP_PORT), behind_the_hop(gateway.port()));
+        let mut stock = Stock::start(program, &lab.engineer, name(letter, &lab), &keys.engineer.0, &keys.preshared);
+        let far = Far { key: keys.gateway.1, allowed: DEVICE, endpoint: Some(hop.address), keepalive: None };
+        stock.configure(None, Some(ENGINEER), &far);
+        Self { stock, gateway, hop, far, keys, lab }
     }
 }
 
+/// An engineer of ours, a stock gateway, and a hop between them.
+struct StockGateway {
+    stock: Stock,
+    engineer: End,
+    hop: Hop,
+    far: Far,
+    keys: Keys,
+    lab: Lab,
+}
+
+impl StockGateway {
+    fn up(program: &Program, letter: char) -> Self {
+        let (lab, keys) = (Lab::new(), Keys::new());
+        let mut stock = Stock::start(program, &lab.gateway, name(letter, &lab), &keys.gateway.0, &keys.preshared);
+        let far = Far { key: keys.engineer.1, allowed: ENGINEER, endpoint: None, keepalive: None };
+        stock.configure(Some(STOCK_PORT), None, &far);
+        let hop = Hop::start(&lab.gateway, wan(HOP_PORT), behind_the_hop(STOCK_PORT));
+        let mut engineer = End::start(&lab.engineer, "tl-one", 0);
+        engineer.device.open(engineer_spec(&keys, 1, hop.address, ENGINEER)).expect("a lane opens");
+        lead(&lab.engineer, "tl-one", Some(ENGINEER), DEVICE);
+        engineer.wait_for(Event::Handshake(session(1)), Duration::from_secs(8));
+        Self { stock, engineer, hop, far, keys, lab }
+    }
+}
+
+/// Asks until an answer comes; `most` is how long a lost one may take to be made good.
+fn echoes(lab: &Lab, most: Duration) {
+    let socket = udp_to(&lab.engineer, SocketAddr::from((DEVICE, PORT)));
+    let end = Instant::now() + most;
+    let mut buffer = [0; 2048];
+    while Instant::now() < end {
+        socket.send(&[5; 1300]).expect("sent");
+        if socket.recv(&mut buffer).is_ok_and(|length| length == 1300) {
+            return;
+        }
+    }
+    panic!("no echo in {most:?}");
+}
+
+const SOON: Duration = Duration::from_secs(3);
+/// A stock end handshakes again after 15 s without an answer, and up to 5 s more pass until it tries a second time.
+const STOCK_PATIENCE: Duration = Duration::from_secs(24);
+
+/// Does it with every program, each of them in the failure's text.
+fn with_each(act: impl Fn(&Program)) {
+    for program in programs() {
+        eprintln!("with {}", program.name);
+        act(&program);
+    }
+}
+
+fn tcp_echo(lab: &Lab) {
+    let mut stream =
+        tcp_to(&lab.engineer, SocketAddr::from((DEVICE, PORT)), Duration::from_secs(8)).expect("a connection");
+    let mut buffer = vec![0; 50_000];
+    stream.write_all(&vec![3; 50_000]).expect("sent");
+    stream.read_exact(&mut buffer).expect("an answer");
+}
+
 #[test]
-fn a_stock_engineer_uses_our_gateway() {
-    let lab = Lab::new();
-    let _echo = echo(&lab.device, PORT);
-    let keys = Keys::new();
-    let mut gateway = End::start(&lab.gateway, "tl0", 0);
-    gateway.device.open(gateway_spec(&keys, 1, tuple(Protocol::Tcp), boot_in(LONG))).expect("a lane opens");
-    lead(&lab.gateway, "tl0", None, ENGINEER);
-    let name = format!("ta{}", lab.tag.replace('-', "x"));
-    let _stock = wireguard_go(&lab.engineer, &name);
-    let files = tempfile::tempdir().expect("a directory");
-    let private = key_file(files.path(), "private", &keys.engineer.0);
-    let preshared = key_file(files.path(), "preshared", &keys.preshared);
-    run(&format!(
-        "ip netns exec {ns} wg set {name} private-key {private} peer {peer} preshared-key {preshared} \
-         allowed-ips {DEVICE}/32 endpoint {GATEWAY_WAN}:{port}
-         ip -n {ns} addr add {ENGINEER}/32 dev {name}; ip -n {ns} link set {name} up mtu 1420
-         ip -n {ns} route add {DEVICE}/32 dev {name}",
-        ns = lab.engineer,
-        peer = keys.gateway.1,
-        port = gateway.port(),
-    ));
-    echo_through(&lab, Protocol::Tcp);
-    gateway.wait_for(Event::Handshake(session(1)), Duration::from_secs(1));
-    let report = gateway.device.close(session(1)).expect("it is open");
-    assert_eq!((report.counters.denied_packets, report.counters.spoofed_packets), (0, 0));
-    assert!(report.counters.up_bytes > 50_000 && report.counters.down_bytes > 50_000);
-    let shown = run(&format!("ip netns exec {} wg show {name} latest-handshakes", lab.engineer));
-    assert!(!shown.trim().ends_with("\t0"), "{shown}");
+fn a_stock_engineer_uses_our_gateway_by_tcp() {
+    with_each(|program| {
+        let (lab, keys) = (Lab::new(), Keys::new());
+        let _echo = echo(&lab.device, PORT);
+        let mut gateway = End::start(&lab.gateway, "tl0", 0);
+        gateway.device.open(gateway_spec(&keys, 1, tuple(Protocol::Tcp), boot_in(LONG))).expect("a lane opens");
+        lead(&lab.gateway, "tl0", None, ENGINEER);
+        let mut stock = Stock::start(program, &lab.engineer, name('a', &lab), &keys.engineer.0, &keys.preshared);
+        let endpoint = Some(wan(gateway.port()));
+        stock.configure(None, Some(ENGINEER), &Far { key: keys.gateway.1, allowed: DEVICE, endpoint, keepalive: None });
+        tcp_echo(&lab);
+        gateway.wait_for(Event::Handshake(session(1)), Duration::from_secs(1));
+        let report = gateway.device.close(session(1)).expect("it is open");
+        assert_eq!((report.counters.denied_packets, report.counters.spoofed_packets), (0, 0));
+        assert!(report.counters.up_bytes > 50_000 && report.counters.down_bytes > 50_000);
+        assert_ne!(stock.handshake(), 0);
+    });
 }
 
 #[test]
 fn our_engineer_uses_a_stock_gateway_that_initiates() {
-    let lab = Lab::new();
-    let _echo = echo(&lab.device, PORT);
-    let keys = Keys::new();
-    let mut engineer = End::start(&lab.engineer, "tl-one", 0);
-    let name = format!("tb{}", lab.tag.replace('-', "x"));
-    let _stock = wireguard_go(&lab.gateway, &name);
-    let files = tempfile::tempdir().expect("a directory");
-    let private = key_file(files.path(), "private", &keys.gateway.0);
-    let preshared = key_file(files.path(), "preshared", &keys.preshared);
-    let nowhere = SocketAddr::from((GATEWAY_WAN, 9));
-    let mut spec = engineer_spec(&keys, 1, nowhere, ENGINEER);
-    spec.endpoint = None;
-    spec.keepalive = None;
-    engineer.device.open(spec).expect("a lane opens");
-    lead(&lab.engineer, "tl-one", Some(ENGINEER), DEVICE);
-    run(&format!(
-        "ip netns exec {ns} wg set {name} private-key {private} peer {peer} preshared-key {preshared} \
-         allowed-ips {ENGINEER}/32 endpoint 10.77.0.1:{port} persistent-keepalive 5
-         ip -n {ns} link set {name} up mtu 1420; ip -n {ns} route add {ENGINEER}/32 dev {name}",
-        ns = lab.gateway,
-        peer = keys.engineer.1,
-        port = engineer.port(),
-    ));
-    engineer.wait_for(Event::Handshake(session(1)), Duration::from_secs(8));
-    echo_through(&lab, Protocol::Udp);
-    echo_through(&lab, Protocol::Tcp);
-    let report = engineer.device.close(session(1)).expect("it is open");
-    assert_eq!((report.counters.denied_packets, report.counters.spoofed_packets), (0, 0));
+    with_each(|program| {
+        let (lab, keys) = (Lab::new(), Keys::new());
+        let _echo = echo(&lab.device, PORT);
+        let mut engineer = End::start(&lab.engineer, "tl-one", 0);
+        let mut spec = engineer_spec(&keys, 1, wan(9), ENGINEER);
+        (spec.endpoint, spec.keepalive) = (None, None);
+        engineer.device.open(spec).expect("a lane opens");
+        lead(&lab.engineer, "tl-one", Some(ENGINEER), DEVICE);
+        let mut stock = Stock::start(program, &lab.gateway, name('b', &lab), &keys.gateway.0, &keys.preshared);
+        let endpoint = Some(SocketAddr::from(([10, 77, 0, 1], engineer.port())));
+        stock.configure(None, None, &Far { key: keys.engineer.1, allowed: ENGINEER, endpoint, keepalive: Some(5) });
+        engineer.wait_for(Event::Handshake(session(1)), Duration::from_secs(8));
+        echoes(&lab, SOON);
+        tcp_echo(&lab);
+        let report = engineer.device.close(session(1)).expect("it is open");
+        assert_eq!((report.counters.denied_packets, report.counters.spoofed_packets), (0, 0));
+    });
+}
+
+#[test]
+fn another_preshared_key_makes_no_handshake() {
+    with_each(|program| {
+        let (lab, keys) = (Lab::new(), Keys::new());
+        let mut engineer = End::start(&lab.engineer, "tl-one", 0);
+        let other = thinlane_wg::key::preshared_key().expect("randomness");
+        let mut stock = Stock::start(program, &lab.gateway, name('p', &lab), &keys.gateway.0, &other);
+        let far = Far { key: keys.engineer.1, allowed: ENGINEER, endpoint: None, keepalive: None };
+        stock.configure(Some(STOCK_PORT), None, &far);
+        engineer.device.open(engineer_spec(&keys, 1, wan(STOCK_PORT), ENGINEER)).expect("a lane opens");
+        assert!(engineer.events.recv_timeout(Duration::from_secs(2)).is_err(), "a handshake with the wrong key");
+        assert!(engineer.device.report(session(1)).expect("it is open").tx_bytes >= 148, "it tried");
+    });
+}
+
+#[test]
+fn new_keys_are_made_whoever_asks_for_them() {
+    with_each(|program| {
+        let mut one = StockGateway::up(program, 'c');
+        let _echo = echo(&one.lab.device, PORT);
+        echoes(&one.lab, SOON);
+        // Handshakes are stamped with whole seconds there.
+        std::thread::sleep(Duration::from_millis(1100));
+        let before = one.stock.handshake();
+        one.engineer.device.handshake();
+        one.engineer.wait_for(Event::Handshake(session(1)), Duration::from_secs(7));
+        echoes(&one.lab, SOON);
+        assert!(one.stock.handshake() > before, "{} does not know of it", program.name);
+
+        let mut other = StockEngineer::up(program, 'd');
+        let _echo = echo(&other.lab.device, PORT);
+        echoes(&other.lab, Duration::from_secs(8));
+        other.gateway.wait_for(Event::Handshake(session(1)), SOON);
+        other.stock.forget(&other.far);
+        echoes(&other.lab, STOCK_PATIENCE);
+        other.gateway.wait_for(Event::Handshake(session(1)), SOON);
+        assert_eq!(other.gateway.device.report(session(1)).expect("it is open").rekeys, 1);
+    });
+}
+
+#[test]
+fn an_end_that_was_restarted_is_met_again() {
+    with_each(|program| {
+        let mut one = StockGateway::up(program, 'e');
+        let _echo = echo(&one.lab.device, PORT);
+        echoes(&one.lab, SOON);
+        one.stock.restart(&one.far);
+        // Ours doubts after 5 s.
+        echoes(&one.lab, Duration::from_secs(12));
+        one.engineer.wait_for(Event::Handshake(session(1)), SOON);
+
+        let mut other = StockEngineer::up(program, 'f');
+        let _echo = echo(&other.lab.device, PORT);
+        echoes(&other.lab, Duration::from_secs(8));
+        other.gateway.device.close(session(1)).expect("it is open");
+        let spec = gateway_spec(&other.keys, 1, tuple(Protocol::Udp), boot_in(LONG));
+        other.gateway.device.open(spec).expect("it opens again");
+        echoes(&other.lab, STOCK_PATIENCE);
+    });
+}
+
+#[test]
+fn each_end_follows_the_other_to_a_new_port() {
+    with_each(|program| {
+        let one = StockGateway::up(program, 'g');
+        let _echo = echo(&one.lab.device, PORT);
+        echoes(&one.lab, SOON);
+        let (before, handshake) = (one.stock.endpoint(), one.stock.handshake());
+        one.hop.rebind();
+        echoes(&one.lab, SOON);
+        assert_ne!(one.stock.endpoint(), before, "{} did not follow", program.name);
+        assert_eq!(one.stock.handshake(), handshake, "data alone moves an end");
+
+        let mut other = StockEngineer::up(program, 'h');
+        let _echo = echo(&other.lab.device, PORT);
+        echoes(&other.lab, Duration::from_secs(8));
+        let before = other.gateway.device.report(session(1)).expect("it is open");
+        other.hop.rebind();
+        echoes(&other.lab, SOON);
+        let after = other.gateway.device.report(session(1)).expect("it is open");
+        assert_ne!(after.endpoint, before.endpoint);
+        assert_eq!(after.rekeys, before.rekeys);
+    });
+}
+
+#[test]
+fn our_end_shows_the_cookie_that_a_stock_end_under_load_asks_for() {
+    with_each(|program| {
+        let mut one = StockGateway::up(program, 'i');
+        let _echo = echo(&one.lab.device, PORT);
+        echoes(&one.lab, SOON);
+        let from_elsewhere = wan(STOCK_PORT);
+        let key = one.keys.gateway.1;
+        let flood = Flood::start(&one.lab.engineer, STRANGER, from_elsewhere, key, 2_000, Duration::from_millis(150));
+        std::thread::sleep(Duration::from_millis(1500));
+        one.engineer.device.handshake();
+        // The first try brings the cookie, the one 5 s later shows it; under such a load either may be lost.
+        one.engineer.wait_for(Event::Handshake(session(1)), Duration::from_secs(28));
+        let (cookies, shown) = (one.hop.weather.cookies.load(Relaxed), one.hop.weather.with_cookie.load(Relaxed));
+        drop(flood);
+        assert!(cookies > 0, "{} was not under load", program.name);
+        assert!(shown > 0, "no initiation of ours carried the cookie");
+        echoes(&one.lab, SOON);
+    });
+}
+
+#[test]
+fn a_stock_end_shows_the_cookie_that_ours_under_load_asks_for() {
+    with_each(|program| {
+        let mut other = StockEngineer::up(program, 'j');
+        let _echo = echo(&other.lab.device, PORT);
+        echoes(&other.lab, Duration::from_secs(8));
+        other.gateway.wait_for(Event::Handshake(session(1)), SOON);
+        let to = wan(other.gateway.port());
+        // More than a lane answers in a second, fewer than it looks at.
+        let flood =
+            Flood::start(&other.lab.engineer, STRANGER, to, other.keys.gateway.1, 1, Duration::from_millis(125));
+        std::thread::sleep(Duration::from_millis(1500));
+        let begun = Instant::now();
+        let asked = |lab: &Hop| (lab.weather.cookies.load(Relaxed), lab.weather.with_cookie.load(Relaxed));
+        // Until it met a second of ours in which strangers had used up the answers.
+        while asked(&other.hop).1 == 0 && begun.elapsed() < Duration::from_secs(40) {
+            other.stock.forget(&other.far);
+            // Ours does not know the new way, so that it cannot come before the other's second try.
+            other.hop.rebind();
+            echoes(&other.lab, STOCK_PATIENCE);
+        }
+        let (cookies, shown) = asked(&other.hop);
+        drop(flood);
+        assert!(cookies > 0, "ours was not under load");
+        assert!(shown > 0, "no initiation of {} carried the cookie", program.name);
+        assert!(other.gateway.device.report(session(1)).expect("it is open").rekeys > 0);
+        echoes(&other.lab, SOON);
+    });
 }

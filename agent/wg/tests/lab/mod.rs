@@ -22,7 +22,9 @@ use thinlane_wg::link::Link;
 use thinlane_wg::{Device, Event, LaneRole, LaneSpec, Userspace, UserspaceConfig, key};
 
 pub mod capture;
+pub mod hop;
 pub mod hostile;
+pub mod stock;
 
 pub const ENGINEER: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 1);
 pub const DEVICE: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 10);

@@ -12,7 +12,7 @@ use nix::sched::{CloneFlags, setns};
 
 /// The addresses on the cable and inside of the tunnel, of the initiating end and of the other.
 pub const OUTER: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 90, 0, 1), Ipv4Addr::new(10, 90, 0, 2)];
-pub const INNER: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 91, 0, 1), Ipv4Addr::new(10, 91, 0, 2)];
+pub const INNER: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 91, 0, 1), Ipv4Addr::new(10, 92, 0, 1)];
 
 /// Namespaces, interfaces and files of one run begin with this, so that the script can clear away what a killed run left.
 pub fn tag() -> String {

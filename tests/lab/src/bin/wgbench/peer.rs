@@ -288,7 +288,7 @@ pub fn all(installed: &Path) -> (Vec<Peer>, Vec<String>) {
     let bt = bin.join("boringtun-cli");
     uapi("boringtun", "boringtun-cli", bt.clone(), &["-f", "--disable-drop-privileges"]);
     uapi("boringtun-1", "boringtun-cli, 1 thread", bt, &["-f", "--disable-drop-privileges", "-t", "1"]);
-    uapi("gotatun", "gotatun-cli", bin.join("gotatun"), &["-f", "-v", "error"]);
+    uapi("gotatun", "gotatun-cli", bin.join("gotatun"), &["-f", "--disable-drop-privileges", "-v", "error"]);
     uapi("wireguard-go", "wireguard-go (Debian)", PathBuf::from("/usr/bin/wireguard-go"), &["-f"]);
     let named = std::env::var("WG_PEER_BIN").unwrap_or_default();
     for (number, path) in named.split(':').filter(|path| !path.is_empty()).enumerate() {
