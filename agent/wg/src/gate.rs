@@ -40,6 +40,20 @@ pub enum Reset {
     ToAsset(packet::Reset),
 }
 
+/// What is counted: packets of record, and the bytes of their IP packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+impl Load {
+    /// Of one packet.
+    pub fn of(packet: &[u8]) -> Self {
+        Self { packets: 1, bytes: packet.len() as u64 }
+    }
+}
+
 /// The lock of one lane.
 #[derive(Debug)]
 pub struct Gate {
@@ -80,12 +94,18 @@ impl Gate {
 
     /// Judges and counts one packet from the tunnel.
     pub fn up(&mut self, bytes: &[u8], now: Boot) -> PacketVerdict {
-        self.judge(Direction::Up, bytes, now)
+        self.judge(Direction::Up, bytes, Load::of(bytes), now)
     }
 
     /// Judges and counts one packet on its way into the tunnel.
     pub fn down(&mut self, bytes: &[u8], now: Boot) -> PacketVerdict {
-        self.judge(Direction::Down, bytes, now)
+        self.down_many(bytes, Load::of(bytes), now)
+    }
+
+    /// Judges at once the packets that `bytes` is still to be cut into, and counts them as `load` says. They are of one
+    /// flow and come one after the other, so what holds for the whole holds for each.
+    pub fn down_many(&mut self, bytes: &[u8], load: Load, now: Boot) -> PacketVerdict {
+        self.judge(Direction::Down, bytes, load, now)
     }
 
     /// The reset that answers a packet which did not pass: to the engineer for a denied one of theirs, and to
@@ -174,29 +194,28 @@ impl Gate {
         self.denied.drain()
     }
 
-    fn judge(&mut self, way: Direction, bytes: &[u8], now: Boot) -> PacketVerdict {
+    fn judge(&mut self, way: Direction, bytes: &[u8], load: Load, now: Boot) -> PacketVerdict {
         let verdict = self.verdict(way, bytes, now);
-        let length = bytes.len() as u64;
         match (verdict, way) {
             (PacketVerdict::Pass, Direction::Up) => {
-                self.counters.up_packets += 1;
-                self.counters.up_bytes += length;
+                self.counters.up_packets += load.packets;
+                self.counters.up_bytes += load.bytes;
                 self.last_passed = Some(now);
             }
             (PacketVerdict::Pass, Direction::Down) => {
-                self.counters.down_packets += 1;
-                self.counters.down_bytes += length;
+                self.counters.down_packets += load.packets;
+                self.counters.down_bytes += load.bytes;
                 self.last_passed = Some(now);
             }
             (PacketVerdict::Denied, _) => {
-                self.counters.denied_packets += 1;
-                self.denied.note(way, false, bytes);
+                self.counters.denied_packets += load.packets;
+                self.denied.note(way, false, bytes, load.packets);
             }
             (PacketVerdict::Spoofed, _) => {
-                self.counters.spoofed_packets += 1;
-                self.denied.note(way, true, bytes);
+                self.counters.spoofed_packets += load.packets;
+                self.denied.note(way, true, bytes, load.packets);
             }
-            (PacketVerdict::Late, _) => self.late += 1,
+            (PacketVerdict::Late, _) => self.late += load.packets,
         }
         verdict
     }
@@ -320,7 +339,7 @@ pub fn fuzz_gate(bytes: &[u8]) {
     let mut gate = Gate::new(tuple, Boot(200));
     let now = Boot(u64::from(steer[1]));
     let way = if steer[0] & 1 == 0 { Direction::Up } else { Direction::Down };
-    let verdict = gate.judge(way, bytes, now);
+    let verdict = gate.judge(way, bytes, Load::of(bytes), now);
     let _ = gate.answer(way, bytes, verdict, now);
     let _ = gate.resets();
     if verdict == PacketVerdict::Pass {

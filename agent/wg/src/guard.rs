@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use thinlane_model::{Boot, Counters, PacketVerdict, Protocol, Span, Tuple};
 
 use crate::device::{DeniedFlow, Direction, LaneRole};
-use crate::gate::{Gate, Reset};
+use crate::gate::{Gate, Load, Reset};
 use crate::packet;
 
 /// A gateway's lane ends by itself this long before its deadline, so that the resets still find the kernel's
@@ -59,16 +59,34 @@ impl Guard {
     /// Judges a packet out of the tunnel; a SYN that passes announces at most `mss`.
     pub(crate) fn arriving(&mut self, packet: &mut [u8], mss: u16, now: Boot) -> Sent {
         match self {
-            Guard::Gateway(gate) => through(gate, Direction::Up, packet, mss, now),
-            Guard::Engineer(ends) => ends.judge(Direction::Down, packet, now),
+            Guard::Gateway(gate) => {
+                let verdict = gate.up(packet, now);
+                through(gate, Direction::Up, packet, verdict, mss, now)
+            }
+            Guard::Engineer(ends) => ends.judge(Direction::Down, packet, Load::of(packet), now),
         }
     }
 
     /// Judges a packet on its way into the tunnel; a SYN that passes announces at most `mss`.
     pub(crate) fn leaving(&mut self, packet: &mut [u8], mss: u16, now: Boot) -> Sent {
         match self {
-            Guard::Gateway(gate) => through(gate, Direction::Down, packet, mss, now),
-            Guard::Engineer(ends) => ends.judge(Direction::Up, packet, now),
+            Guard::Gateway(gate) => {
+                let verdict = gate.down(packet, now);
+                through(gate, Direction::Down, packet, verdict, mss, now)
+            }
+            Guard::Engineer(ends) => ends.judge(Direction::Up, packet, Load::of(packet), now),
+        }
+    }
+
+    /// Judges at once, on their way into the tunnel, the packets that `packet` is still to be cut into. None of them
+    /// is a SYN.
+    pub(crate) fn leaving_many(&mut self, packet: &[u8], load: Load, now: Boot) -> Sent {
+        match self {
+            Guard::Gateway(gate) => match gate.down_many(packet, load, now) {
+                PacketVerdict::Pass => Sent::Pass,
+                verdict => gate.answer(Direction::Down, packet, verdict, now).map_or(Sent::Drop, Sent::Answer),
+            },
+            Guard::Engineer(ends) => ends.judge(Direction::Up, packet, load, now),
         }
     }
 
@@ -152,11 +170,7 @@ impl Guard {
     }
 }
 
-fn through(gate: &mut Gate, way: Direction, packet: &mut [u8], mss: u16, now: Boot) -> Sent {
-    let verdict = match way {
-        Direction::Up => gate.up(packet, now),
-        Direction::Down => gate.down(packet, now),
-    };
+fn through(gate: &mut Gate, way: Direction, packet: &mut [u8], verdict: PacketVerdict, mss: u16, now: Boot) -> Sent {
     if verdict == PacketVerdict::Pass {
         packet::clamp_mss(packet, mss);
         return Sent::Pass;
@@ -165,29 +179,29 @@ fn through(gate: &mut Gate, way: Direction, packet: &mut [u8], mss: u16, now: Bo
 }
 
 impl Ends {
-    fn judge(&mut self, way: Direction, packet: &[u8], now: Boot) -> Sent {
+    fn judge(&mut self, way: Direction, packet: &[u8], load: Load, now: Boot) -> Sent {
         let (source, destination) = match way {
             Direction::Up => (self.address, self.allowed),
             Direction::Down => (self.allowed, self.address),
         };
         if packet::source_of(packet) != Some(IpAddr::V4(source)) {
-            self.counters.spoofed_packets += 1;
+            self.counters.spoofed_packets += load.packets;
             return Sent::Drop;
         }
         if self.shut {
-            self.late += 1;
+            self.late += load.packets;
             return Sent::Drop;
         }
         if packet::destination_of(packet) != Some(destination) {
-            self.counters.denied_packets += 1;
+            self.counters.denied_packets += load.packets;
             return Sent::Drop;
         }
         let (packets, bytes) = match way {
             Direction::Up => (&mut self.counters.up_packets, &mut self.counters.up_bytes),
             Direction::Down => (&mut self.counters.down_packets, &mut self.counters.down_bytes),
         };
-        *packets += 1;
-        *bytes += packet.len() as u64;
+        *packets += load.packets;
+        *bytes += load.bytes;
         self.last_passed = Some(now);
         self.follow(way, packet, now);
         Sent::Pass

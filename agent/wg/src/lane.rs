@@ -16,10 +16,11 @@ use thinlane_model::{Boot, Now, PublicKey, SessionId};
 
 use crate::bucket::Bucket;
 use crate::device::{DeviceError, Event, LaneReport, LaneRole, LaneSpec};
-use crate::gate::Reset;
+use crate::gate::{Load, Reset};
 use crate::guard::{Guard, Sent};
 use crate::key::public_of;
 use crate::mac1::Mac1;
+use crate::offload::parcel::Parcel;
 use crate::timing::Timing;
 
 /// Handshake messages that one lane answers in a second before it asks for a cookie.
@@ -28,6 +29,9 @@ const HANDSHAKES_PER_SECOND: u64 = 5;
 const HANDSHAKE_MESSAGES: u32 = 10;
 /// The last counter of a data message that is taken (whitepaper, 6.5: REJECT_AFTER_MESSAGES).
 const LAST_COUNTER: u64 = u64::MAX - (1 << 13);
+/// Packets of one lane that wait for a key: the beginning of what somebody says, and no more, because every lane has
+/// its own. `Tunn` would keep 256.
+const WAITING: usize = 64;
 /// What a data message has around its packet: type, index, counter, tag.
 pub(crate) const OVERHEAD: usize = 32;
 
@@ -41,12 +45,24 @@ pub(crate) mod kind {
 
 /// Where a lane's output goes.
 pub(crate) trait Output {
-    fn udp(&mut self, to: SocketAddr, datagram: &[u8]);
+    /// Room for the next message, at least 65 535 + 32 bytes.
+    fn space(&mut self) -> &mut [u8];
+    /// Sends the message that stands in the first `length` bytes of `space`.
+    fn send(&mut self, to: SocketAddr, length: usize);
     fn interface(&mut self, packet: &[u8]);
     fn event(&mut self, event: Event);
+
+    /// Sends a message that stands elsewhere.
+    fn udp(&mut self, to: SocketAddr, datagram: &[u8]) {
+        let length = datagram.len();
+        if let Some(space) = self.space().get_mut(..length) {
+            space.copy_from_slice(datagram);
+            self.send(to, length);
+        }
+    }
 }
 
-/// The time, where output goes, and room for one message: what every step of a lane needs.
+/// The time, where output goes, and room for one packet: what every step of a lane needs.
 pub(crate) struct Step<'a> {
     pub(crate) now: Now,
     pub(crate) out: &'a mut dyn Output,
@@ -71,6 +87,8 @@ pub(crate) struct Lane {
     last_initiation: [u8; 16],
     /// The greatest segment that a SYN may announce.
     mss: u16,
+    /// Packets that `Tunn` keeps until there is a key.
+    waiting: usize,
     handshakes: u64,
     last_handshake: Option<thinlane_model::Wall>,
     rx_bytes: u64,
@@ -105,6 +123,7 @@ impl Lane {
             unconfirmed: None,
             last_initiation: [0; 16],
             mss: mtu.saturating_sub(40),
+            waiting: 0,
             handshakes: 0,
             last_handshake: None,
             rx_bytes: 0,
@@ -112,11 +131,21 @@ impl Lane {
         })
     }
 
-    /// Takes a packet that the interface sent.
-    pub(crate) fn take_packet(&mut self, packet: &mut [u8], step: &mut Step<'_>) {
+    /// Takes what the interface sent: a packet, or many in one.
+    pub(crate) fn take_parcel(&mut self, parcel: &mut Parcel<'_>, step: &mut Step<'_>) {
         self.freshen(step);
-        match self.guard.leaving(packet, self.mss, step.now.mono) {
-            Sent::Pass => self.seal(packet, step),
+        let now = step.now.mono;
+        let load = Load { packets: parcel.count() as u64, bytes: parcel.total() as u64 };
+        let sent = match parcel.as_whole() {
+            Some(packet) => self.guard.leaving(packet, self.mss, now),
+            None => self.guard.leaving_many(parcel.bytes(), load, now),
+        };
+        match sent {
+            Sent::Pass => {
+                for at in 0..parcel.count() {
+                    self.seal_segment(parcel, at, step);
+                }
+            }
             Sent::Answer(reset) => self.send_reset(&reset, step),
             Sent::Drop => {}
         }
@@ -269,6 +298,13 @@ impl Lane {
         }
     }
 
+    /// Sends the message of `length` bytes that stands in the room.
+    fn transmit(&mut self, length: usize, data: bool, step: &mut Step<'_>) {
+        let Some(space) = step.out.space().get_mut(..length) else { return };
+        space.copy_from_slice(&step.room[..length]);
+        self.send(length, data, step);
+    }
+
     /// Takes an authentic data message, whose packet of `length` bytes stands in the room.
     fn decrypted(&mut self, datagram: &[u8], from: SocketAddr, length: usize, step: &mut Step<'_>) {
         self.heard(datagram, from, length > 0, step);
@@ -295,11 +331,11 @@ impl Lane {
         self.last_handshake = Some(step.now.wall);
         self.timing.established(initiator, step.now.mono);
         tracing::debug!(session = %self.session, initiator, "handshake complete");
-        // At most as many as `Tunn` keeps waiting.
-        for _ in 0..256 {
-            let TunnResult::WriteToNetwork(sealed) = self.tunn.decapsulate(None, &[], step.room) else { break };
+        self.waiting = 0;
+        for _ in 0..WAITING {
+            let TunnResult::WriteToNetwork(sealed) = self.tunn.decapsulate(None, &[], step.out.space()) else { break };
             let length = sealed.len();
-            self.transmit(length, true, step);
+            self.send(length, true, step);
         }
         step.out.event(Event::Handshake(self.session));
     }
@@ -314,25 +350,55 @@ impl Lane {
 
     /// Encrypts and sends a packet, or keeps it until there is a key for it.
     fn seal(&mut self, packet: &[u8], step: &mut Step<'_>) {
-        let now = step.now.mono;
-        if self.guard.is_over(now) && !self.timing.is_live(now) {
-            // Without a key `Tunn` would ask for one, which a lane that is over does not.
+        if !self.may_seal(step.now.mono) {
             return;
         }
-        if let TunnResult::WriteToNetwork(message) = self.tunn.encapsulate(packet, step.room) {
-            let length = message.len();
-            self.transmit(length, !packet.is_empty(), step);
-        }
+        let sealed = self.tunn.encapsulate(packet, step.out.space());
+        let length = length_of(&sealed);
+        self.sealed(length, packet.len(), step);
     }
 
-    /// Sends the message of `length` bytes that stands in the room.
-    fn transmit(&mut self, length: usize, data: bool, step: &mut Step<'_>) {
-        let message = &step.room[..length];
-        let kind = message.first().copied().unwrap_or(0);
+    /// Encrypts and sends a segment of a parcel.
+    fn seal_segment(&mut self, parcel: &mut Parcel<'_>, at: usize, step: &mut Step<'_>) {
+        if !self.may_seal(step.now.mono) {
+            return;
+        }
+        let (sealed, length) = match parcel.as_whole() {
+            Some(packet) => (self.tunn.encapsulate(packet, step.out.space()), packet.len()),
+            None => {
+                let segment = parcel.segment(at, step.room);
+                (self.tunn.encapsulate(segment, step.out.space()), segment.len())
+            }
+        };
+        let message = length_of(&sealed);
+        self.sealed(message, length, step);
+    }
+
+    /// Whether `Tunn` is to be given a packet: it has a key, or it may ask for one and keep the packet meanwhile.
+    fn may_seal(&self, now: Boot) -> bool {
+        // Asked first because it is what holds while packets cross.
+        self.timing.is_live(now) || (!self.guard.is_over(now) && self.waiting < WAITING)
+    }
+
+    /// Sends the message that `Tunn` made of a packet; where it made none, or an initiation, it kept the packet.
+    fn sealed(&mut self, message: Option<usize>, packet: usize, step: &mut Step<'_>) {
+        let Some(message) = message else {
+            self.waiting += 1;
+            return;
+        };
+        if step.out.space().first() != Some(&kind::DATA) {
+            self.waiting += 1;
+        }
+        self.send(message, packet > 0, step);
+    }
+
+    /// Sends the message of `length` bytes that stands in the space.
+    fn send(&mut self, length: usize, data: bool, step: &mut Step<'_>) {
+        let kind = step.out.space().first().copied().unwrap_or(0);
         self.timing.sent(kind, data, step.now.mono);
         if let Some(endpoint) = self.endpoint {
             self.tx_bytes += length as u64;
-            step.out.udp(endpoint, message);
+            step.out.send(endpoint, length);
         }
     }
 
@@ -346,21 +412,25 @@ impl Lane {
     fn drive(&mut self, step: &mut Step<'_>) {
         let now = step.now.mono;
         self.timing.ticked(now);
-        match self.tunn.update_timers(step.room) {
+        match self.tunn.update_timers(step.out.space()) {
             TunnResult::WriteToNetwork(message) => {
                 let length = message.len();
-                self.transmit(length, false, step);
+                self.send(length, false, step);
             }
-            TunnResult::Err(_) => self.timing.gave_up(),
+            TunnResult::Err(_) => {
+                // What waited for a key waits no more.
+                self.waiting = 0;
+                self.timing.gave_up();
+            }
             _ => {}
         }
         if self.endpoint.is_none() {
             return;
         }
         if self.timing.wants_handshake(now) {
-            if let TunnResult::WriteToNetwork(message) = self.tunn.format_handshake_initiation(step.room, true) {
-                let length = message.len();
-                self.transmit(length, false, step);
+            let initiation = self.tunn.format_handshake_initiation(step.out.space(), true);
+            if let Some(length) = length_of(&initiation) {
+                self.send(length, false, step);
             }
         } else if self.timing.wants_keepalive(now) {
             self.seal(&[], step);
@@ -374,6 +444,14 @@ impl std::fmt::Debug for Lane {
             .field("session", &self.session)
             .field("endpoint", &self.endpoint)
             .finish_non_exhaustive()
+    }
+}
+
+/// The length of the message that `Tunn` wrote, if it wrote one.
+fn length_of(result: &TunnResult<'_>) -> Option<usize> {
+    match result {
+        TunnResult::WriteToNetwork(message) => Some(message.len()),
+        _ => None,
     }
 }
 

@@ -18,7 +18,7 @@ pub mod key;
 mod lane;
 pub mod link;
 mod mac1;
-mod offload;
+pub mod offload;
 pub mod packet;
 mod switch;
 mod sys;

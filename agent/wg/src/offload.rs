@@ -1,7 +1,20 @@
-//! How much of the kernel's help a device uses to move many packets with one call.
+//! How a device moves many packets with one call, and how much of the kernel's help it uses for that.
+//!
+//! Pure: [`parcel`] cuts what the interface hands over, [`coalesce`] puts together what it is handed, [`outbox`]
+//! collects datagrams.
 
 use std::fmt;
 use std::str::FromStr;
+
+pub mod coalesce;
+mod fuzz;
+pub mod header;
+pub(crate) mod outbox;
+pub mod parcel;
+#[cfg(test)]
+mod tests;
+
+pub use fuzz::{fuzz_coalesce, fuzz_header, fuzz_segment};
 
 /// What the interface does for many packets at once, from nothing to most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -84,7 +97,7 @@ impl FromStr for Offload {
 }
 
 #[cfg(test)]
-mod tests {
+mod level_tests {
     use super::*;
 
     #[test]

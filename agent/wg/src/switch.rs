@@ -13,6 +13,7 @@ use crate::bucket::Bucket;
 use crate::device::{DeviceError, LaneReport, LaneSpec};
 use crate::lane::{Lane, OVERHEAD, Output, Step, kind};
 use crate::mac1::INITIATION;
+use crate::offload::parcel::Parcel;
 use crate::packet;
 
 mod fuzz;
@@ -181,18 +182,35 @@ impl Switch {
         self.by_session.keys().copied().collect()
     }
 
-    /// Takes a packet that the interface sent; one for no lane is dropped.
-    pub(crate) fn take_packet(&mut self, packet: &mut [u8], now: Now, out: &mut dyn Output) {
-        let index = packet::destination_of(packet).and_then(|address| self.by_address.get(&address).copied());
+    /// Takes what the interface sent, a packet or many in one; what is for no lane is dropped.
+    pub(crate) fn take_parcel(&mut self, parcel: &mut Parcel<'_>, now: Now, out: &mut dyn Output) {
+        let address = packet::destination_of(parcel.bytes());
+        let index = address.and_then(|address| self.by_address.get(&address).copied());
         if let Some(index) = index {
-            self.step(index, now, out, |lane, step| lane.take_packet(packet, step));
+            self.step(index, now, out, |lane, step| lane.take_parcel(parcel, step));
         }
     }
 
-    /// Takes a datagram; one that names no lane, or that there is no budget for, is dropped.
-    pub(crate) fn take_datagram(&mut self, datagram: &[u8], from: SocketAddr, now: Now, out: &mut dyn Output) {
-        if let Some(index) = self.lane_of(datagram, from, now.mono) {
-            self.step(index, now, out, |lane, step| lane.take_datagram(datagram, from, step));
+    /// Takes datagrams of one sender that came together, all `size` bytes long but for the last, which may be shorter.
+    /// One that names no lane, or that there is no budget for, is dropped.
+    pub(crate) fn take_datagrams(
+        &mut self,
+        bytes: &[u8],
+        size: usize,
+        from: SocketAddr,
+        now: Now,
+        out: &mut dyn Output,
+    ) {
+        let mut datagrams = bytes.chunks(size.max(1)).peekable();
+        while let Some(datagram) = datagrams.next() {
+            let Some(index) = self.lane_of(datagram, from, now.mono) else { continue };
+            self.step(index, now, out, |lane, step| {
+                lane.take_datagram(datagram, from, step);
+                // Data for one lane mostly comes in one piece.
+                while let Some(next) = datagrams.next_if(|next| data_for(next) == Some(index)) {
+                    lane.take_datagram(next, from, step);
+                }
+            });
         }
     }
 
@@ -284,4 +302,11 @@ impl Switch {
         }
         Some(result)
     }
+}
+
+/// The lane that a data message names.
+fn data_for(datagram: &[u8]) -> Option<u32> {
+    let ([kind::DATA, 0, 0, 0], OVERHEAD..) = (datagram.get(..4)?, datagram.len()) else { return None };
+    let word: [u8; 4] = datagram.get(4..8)?.try_into().ok()?;
+    Some(u32::from_le_bytes(word) >> 8)
 }

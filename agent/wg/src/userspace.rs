@@ -11,12 +11,15 @@ use thinlane_model::{Boot, SessionId};
 use crate::device::{Backend, Device, DeviceError, Event, LaneReport, LaneSpec};
 use crate::link::Link;
 use crate::offload::Offload;
-use crate::sys;
 
+mod ports;
 mod reactor;
 mod socket;
+mod tun;
 
+use ports::Ports;
 use reactor::{Command, Reactor};
+use tun::Tun;
 
 /// Commands that may wait for the thread.
 const COMMANDS: usize = 64;
@@ -79,7 +82,7 @@ impl Userspace {
         if !named {
             return Err(DeviceError::Name(config.interface));
         }
-        let tun = sys::open_tun(&config.interface).map_err(io("make the interface"))?;
+        let tun = Tun::open(&config.interface, config.offload.tun).map_err(io("make the interface"))?;
         let index = Link::open()?.set_up(&config.interface, &config.alias, config.mtu.into(), QUEUE)?;
         let socket = socket::bind(config.listen, config.mark).map_err(io("bind the UDP socket"))?;
         let local = socket.local_addr().map_err(io("read the UDP socket's address"))?;
@@ -87,7 +90,11 @@ impl Userspace {
             EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).map_err(errno("make an eventfd"))?,
         );
         let (commands, inbox) = sync_channel(COMMANDS);
-        let reactor = Reactor::new((tun, index), socket, wake.clone(), inbox, config.mtu, config.events)?;
+        let udp_receive = config.offload.udp_receive && socket::receive_together(&socket);
+        let offload = Offload { udp_receive, ..config.offload };
+        let ports = Ports::new(tun, socket, offload, config.events).map_err(io("read the UDP socket's address"))?;
+        tracing::debug!(interface = config.interface, offload = %ports.offload(), "offload");
+        let reactor = Reactor::new(ports, index, wake.clone(), inbox, config.mtu)?;
         let thread = std::thread::Builder::new()
             .name(format!("wg-{}", config.interface))
             .spawn(move || reactor.run())

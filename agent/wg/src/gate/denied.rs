@@ -26,14 +26,14 @@ pub(super) struct DeniedFlows {
 }
 
 impl DeniedFlows {
-    pub(super) fn note(&mut self, direction: Direction, spoofed: bool, bytes: &[u8]) {
+    pub(super) fn note(&mut self, direction: Direction, spoofed: bool, bytes: &[u8], count: u64) {
         let key = describe(direction, spoofed, bytes);
         if let Some(packets) = self.flows.get_mut(&key) {
-            *packets += 1;
+            *packets += count;
         } else if self.flows.len() < MOST {
-            self.flows.insert(key, 1);
+            self.flows.insert(key, count);
         } else {
-            self.unlisted += 1;
+            self.unlisted += count;
         }
     }
 

@@ -360,6 +360,33 @@ proptest! {
     }
 
     #[test]
+    fn a_large_packet_counts_and_ends_like_the_segments_it_is_cut_into(
+        sizes in proptest::collection::vec(1usize..20, 1..6), late in any::<bool>(), port in prop_oneof![Just(PORT), any::<u16>()],
+    ) {
+        let (mut at_once, mut one_by_one) = (gate(Protocol::Tcp), gate(Protocol::Tcp));
+        for gate in [&mut at_once, &mut one_by_one] {
+            prop_assert_eq!(gate.up(&up(40_000, flag::SYN), NOW), Pass);
+        }
+        let now = if late { END } else { NOW };
+        let (mut seq, each) = (500u32, 10usize);
+        for size in sizes {
+            let from = (ASSET, port);
+            let large = tcp(from, (ME, 40_000), seq, 101, flag::ACK, &vec![0; size * each]);
+            let load = Load { packets: size as u64, bytes: (size * (40 + each)) as u64 };
+            let verdict = at_once.down_many(&large, load, now);
+            for at in 0..size {
+                let segment = tcp(from, (ME, 40_000), seq + (at * each) as u32, 101, flag::ACK, &vec![0; each]);
+                prop_assert_eq!(one_by_one.down(&segment, now), verdict);
+            }
+            seq += (size * each) as u32;
+        }
+        prop_assert_eq!(at_once.counters(), one_by_one.counters());
+        prop_assert_eq!(at_once.late(), one_by_one.late());
+        prop_assert_eq!(at_once.resets(), one_by_one.resets());
+        prop_assert_eq!(at_once.drain_denied(), one_by_one.drain_denied());
+    }
+
+    #[test]
     fn no_bytes_break_the_gate(bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
         fuzz_gate(&bytes);
     }

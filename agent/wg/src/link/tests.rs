@@ -30,7 +30,7 @@ static NAMES: AtomicU32 = AtomicU32::new(0);
 /// A TUN interface for as long as the file is open.
 fn tun() -> (std::fs::File, String) {
     let name = format!("tl-t{}", NAMES.fetch_add(1, Ordering::Relaxed));
-    (crate::sys::open_tun(&name).expect("a TUN interface"), name)
+    (crate::sys::open_tun(&name, false).expect("a TUN interface"), name)
 }
 
 const ONE: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 1);

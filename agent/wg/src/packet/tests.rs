@@ -84,7 +84,7 @@ pub(crate) fn icmp(from: Ipv4Addr, to: Ipv4Addr, kind: u8, inner: &[u8]) -> Vec<
 }
 
 /// RFC 1071 as it is told: add up words, carry by carry, and take the complement.
-fn naive_checksum(bytes: &[u8]) -> u16 {
+pub(crate) fn naive_checksum(bytes: &[u8]) -> u16 {
     let mut sum: u16 = 0;
     for pair in bytes.chunks(2) {
         let word = u16::from(pair[0]) << 8 | u16::from(pair.get(1).copied().unwrap_or(0));

@@ -47,7 +47,9 @@ pub fn tcp_reset(reset: &TcpReset) -> Reset {
 ///
 /// Anything else, also a SYN without the option, whose sender then takes 536, is left alone.
 pub fn clamp_mss(packet: &mut [u8], most: u16) -> bool {
-    let Some((at, mss)) = find_mss(packet) else { return false };
+    // Looked at first, because every packet comes here and hardly one is a SYN.
+    let perhaps = packet.get(9) == Some(&number::TCP) && packet.get(33).is_some_and(|flags| flags & flag::SYN != 0);
+    let Some((at, mss)) = perhaps.then(|| find_mss(packet)).flatten() else { return false };
     if mss <= most {
         return false;
     }

@@ -4,22 +4,28 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use thinlane_model::{Boot, Now, Protocol, Secret, SessionId, Span, Tuple, Wall};
 
-use super::Switch;
+use super::{ROOM, Switch};
 use crate::device::{Event, LaneRole, LaneSpec};
 use crate::key::public_of;
 use crate::lane::{Output, kind};
+use crate::offload::parcel::Parcel;
 
 /// The index of the one lane, as a peer would name it.
 const INDEX: u32 = 0x0012_3456;
 
 /// Counts what would have reached the site.
-#[derive(Default)]
 struct Count {
     packets: u64,
+    space: Vec<u8>,
 }
 
 impl Output for Count {
-    fn udp(&mut self, _: SocketAddr, _: &[u8]) {}
+    fn space(&mut self) -> &mut [u8] {
+        &mut self.space
+    }
+    fn send(&mut self, _: SocketAddr, length: usize) {
+        assert!(length <= self.space.len());
+    }
     fn interface(&mut self, _: &[u8]) {
         self.packets += 1;
     }
@@ -32,7 +38,7 @@ impl Output for Count {
 /// The bytes are a list of {what, length, content}. The clock of the cipher is the machine's own.
 pub fn fuzz_device(mut bytes: &[u8]) {
     let mut switch = Switch::new(1420);
-    let mut count = Count::default();
+    let mut count = Count { packets: 0, space: vec![0; ROOM] };
     let mut now = Now { mono: Boot(1_000_000), wall: Wall::from_millis(0) };
     let engineer = Ipv4Addr::new(198, 19, 0, 1);
     let destination = Ipv4Addr::new(198, 18, 0, 1);
@@ -54,14 +60,23 @@ pub fn fuzz_device(mut bytes: &[u8]) {
         let (content, rest) = rest.split_at(usize::from(*length).min(rest.len()));
         bytes = rest;
         match what % 8 {
-            0 => switch.take_packet(&mut content.to_vec(), now, &mut count),
+            0 => {
+                let mut bytes = content.to_vec();
+                let parcel = if what & 8 == 0 { Ok(Parcel::whole(&mut bytes)) } else { Parcel::read(&mut bytes) };
+                if let Ok(mut parcel) = parcel {
+                    switch.take_parcel(&mut parcel, now, &mut count);
+                }
+            }
             1 => {
                 now.mono = now.mono + Span::from_millis(u64::from(*length) * 100);
                 switch.on_time(now, &mut count);
             }
-            2 => switch.take_datagram(content, from, now, &mut count),
+            2 => switch.take_datagrams(content, usize::from(*what), from, now, &mut count),
             // The rest get far enough to be looked at: a known type, a known index, a right length.
-            shape => switch.take_datagram(&shaped(shape, content), from, now, &mut count),
+            shape => {
+                let datagram = shaped(shape, content);
+                switch.take_datagrams(&datagram, datagram.len(), from, now, &mut count);
+            }
         }
     }
     assert_eq!(count.packets, 0, "a packet without a key");

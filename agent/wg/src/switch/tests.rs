@@ -15,16 +15,26 @@ const ASSET: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 const PORT: u16 = 2404;
 
 /// Takes down what a switch wants done.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Wire {
+    space: Vec<u8>,
     datagrams: Vec<(SocketAddr, Vec<u8>)>,
     packets: Vec<Vec<u8>>,
     events: Vec<Event>,
 }
 
+impl Default for Wire {
+    fn default() -> Self {
+        Self { space: vec![0; ROOM], datagrams: Vec::new(), packets: Vec::new(), events: Vec::new() }
+    }
+}
+
 impl Output for Wire {
-    fn udp(&mut self, to: SocketAddr, datagram: &[u8]) {
-        self.datagrams.push((to, datagram.to_vec()));
+    fn space(&mut self) -> &mut [u8] {
+        &mut self.space
+    }
+    fn send(&mut self, to: SocketAddr, length: usize) {
+        self.datagrams.push((to, self.space[..length].to_vec()));
     }
     fn interface(&mut self, packet: &[u8]) {
         self.packets.push(packet.to_vec());
@@ -122,11 +132,11 @@ impl Ends {
                 return;
             }
             for (_, datagram) in up {
-                self.gateway.take_datagram(&datagram, place(1), self.now, &mut self.at_gateway);
+                self.gateway.take_datagrams(&datagram, usize::MAX, place(1), self.now, &mut self.at_gateway);
                 self.to_gateway.push(datagram);
             }
             for (_, datagram) in down {
-                self.engineer.take_datagram(&datagram, place(2), self.now, &mut self.at_engineer);
+                self.engineer.take_datagrams(&datagram, usize::MAX, place(2), self.now, &mut self.at_engineer);
             }
         }
         panic!("the ends talk for ever");
@@ -140,7 +150,7 @@ impl Ends {
 
     fn ask(&mut self, payload: &[u8]) {
         let mut packet = udp((ME, 9000), (ASSET, PORT), payload);
-        self.engineer.take_packet(&mut packet, self.now, &mut self.at_engineer);
+        self.engineer.take_parcel(&mut Parcel::whole(&mut packet), self.now, &mut self.at_engineer);
         self.settle();
     }
 
@@ -155,7 +165,7 @@ fn packets_cross_both_ways_under_one_handshake() {
     ends.ask(b"question");
     assert_eq!(ends.at_gateway.packets, [udp((ME, 9000), (ASSET, PORT), b"question")]);
     let mut answer = udp((ASSET, PORT), (ME, 9000), b"answer");
-    ends.gateway.take_packet(&mut answer, ends.now, &mut ends.at_gateway);
+    ends.gateway.take_parcel(&mut Parcel::whole(&mut answer), ends.now, &mut ends.at_gateway);
     ends.settle();
     assert_eq!(ends.at_engineer.packets, [answer]);
     let report = ends.report();
@@ -176,7 +186,7 @@ fn ends_that_begin_at_the_same_moment_agree() {
 fn what_is_sent_before_the_handshake_arrives_after_it() {
     let mut ends = Ends::open(false);
     let mut packet = udp((ME, 9000), (ASSET, PORT), b"early");
-    ends.engineer.take_packet(&mut packet, ends.now, &mut ends.at_engineer);
+    ends.engineer.take_parcel(&mut Parcel::whole(&mut packet), ends.now, &mut ends.at_engineer);
     ends.settle();
     assert_eq!(ends.at_gateway.packets, [packet]);
 }
@@ -189,7 +199,7 @@ fn a_replayed_datagram_is_delivered_once_and_moves_nothing() {
     let recorded = ends.to_gateway.clone();
     assert!(recorded.len() >= 3);
     for datagram in recorded.iter().rev().chain(&recorded) {
-        ends.gateway.take_datagram(datagram, place(66), ends.now, &mut ends.at_gateway);
+        ends.gateway.take_datagrams(datagram, usize::MAX, place(66), ends.now, &mut ends.at_gateway);
     }
     assert!(ends.at_gateway.packets.is_empty() && ends.at_gateway.events.is_empty());
     assert!(ends.at_gateway.datagrams.is_empty(), "a replayed initiation is not answered");
@@ -211,11 +221,11 @@ fn no_changed_bit_or_cut_of_any_datagram_has_an_effect() {
     ends.at_gateway = Wire::default();
     for sample in &samples {
         for at in 0..sample.len() {
-            ends.gateway.take_datagram(&sample[..at], place(66), ends.now, &mut ends.at_gateway);
+            ends.gateway.take_datagrams(&sample[..at], usize::MAX, place(66), ends.now, &mut ends.at_gateway);
             for bit in 0..8 {
                 let mut datagram = sample.clone();
                 datagram[at] ^= 1 << bit;
-                ends.gateway.take_datagram(&datagram, place(66), ends.now, &mut ends.at_gateway);
+                ends.gateway.take_datagrams(&datagram, usize::MAX, place(66), ends.now, &mut ends.at_gateway);
             }
         }
     }
@@ -246,7 +256,7 @@ fn a_lane_closes_with_resets_under_a_living_key_and_without_any_under_a_dead_one
         let mut ends = Ends::of(Protocol::Tcp, false);
         ends.settle();
         let mut syn = tcp((ME, 9000), (ASSET, PORT), 5, 0, 2, b"");
-        ends.engineer.take_packet(&mut syn, ends.now, &mut ends.at_engineer);
+        ends.engineer.take_parcel(&mut Parcel::whole(&mut syn), ends.now, &mut ends.at_engineer);
         ends.settle();
         assert_eq!(ends.at_gateway.packets, [syn]);
         ends.now.mono = ends.now.mono + silence;
@@ -335,7 +345,7 @@ fn bogus_initiations_cost_a_bounded_number_of_handshakes_and_get_cookies() {
     ends.at_gateway = Wire::default();
     for number in 0..5000 {
         let initiation = bogus_initiation(&ends, number);
-        ends.gateway.take_datagram(&initiation, place(66), ends.now, &mut ends.at_gateway);
+        ends.gateway.take_datagrams(&initiation, usize::MAX, place(66), ends.now, &mut ends.at_gateway);
     }
     let answers = &ends.at_gateway.datagrams;
     assert!(!answers.is_empty() && answers.len() <= 10, "{}", answers.len());
@@ -354,9 +364,9 @@ fn a_closed_lane_forgets_its_index_address_and_time() {
     let report = ends.gateway.close(session(1), ends.now, &mut ends.at_gateway).expect("it is open");
     assert_eq!(report.counters.up_packets, 1);
     ends.at_gateway = Wire::default();
-    ends.gateway.take_datagram(&datagram, place(1), ends.now, &mut ends.at_gateway);
+    ends.gateway.take_datagrams(&datagram, usize::MAX, place(1), ends.now, &mut ends.at_gateway);
     let mut answer = udp((ASSET, PORT), (ME, 9000), b"answer");
-    ends.gateway.take_packet(&mut answer, ends.now, &mut ends.at_gateway);
+    ends.gateway.take_parcel(&mut Parcel::whole(&mut answer), ends.now, &mut ends.at_gateway);
     assert!(ends.at_gateway.packets.is_empty() && ends.at_gateway.datagrams.is_empty());
     assert_eq!(ends.gateway.next_due(), None);
     assert!(ends.gateway.by_address.is_empty() && ends.gateway.due_of.is_empty() && ends.gateway.lanes.is_empty());
@@ -370,7 +380,7 @@ fn the_engineers_end_lets_nothing_else_in_or_out() {
         udp((Ipv4Addr::new(10, 0, 0, 1), 1), (ASSET, PORT), b""),
         tcp((ASSET, 1), (ASSET, PORT), 0, 0, 2, b""),
     ] {
-        ends.engineer.take_packet(&mut packet, ends.now, &mut ends.at_engineer);
+        ends.engineer.take_parcel(&mut Parcel::whole(&mut packet), ends.now, &mut ends.at_engineer);
     }
     assert!(ends.at_engineer.datagrams.is_empty());
     let counters = ends.engineer.report(session(1)).expect("it is open").counters;

@@ -1,8 +1,6 @@
 //! The device's thread: waits for packets, datagrams, commands and time, and hands them to the switch.
 
-use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, UdpSocket};
+use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -14,22 +12,30 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use thinlane_model::{Boot, Now, SessionId};
 
-use super::socket::{mapped, plain};
+use super::ports::Ports;
+use super::socket::plain;
 use super::{errno, io};
 use crate::clock;
 use crate::device::{DeviceError, Event, LaneReport, LaneSpec};
 use crate::lane::Output;
 use crate::link::Link;
 use crate::offload::Offload;
+use crate::offload::header::HEADER;
+use crate::offload::parcel::Parcel;
 use crate::switch::Switch;
+use crate::sys::Inbox;
 
 /// What a caller has the thread do.
 pub(super) type Command = Box<dyn FnOnce(&mut Reactor) + Send>;
 
-/// Packets taken from one source before the others have their turn, and for one reading of the clock.
+/// Reads of one source before the others have their turn ...
 const BATCH: usize = 64;
-/// The longest packet or datagram.
-const LONGEST: usize = 65_535;
+/// ... or as soon as this many bytes were read, which take a fraction of a millisecond: control waits no longer.
+const BUDGET: usize = 256 * 1024;
+/// What one read of the interface yields at most.
+const LONGEST: usize = HEADER + 65_535;
+/// Pieces that one call fetches from the socket while they are as long as the kernel makes them.
+const LONG_PIECES: usize = BUDGET / 65_536;
 
 const TUN: u64 = 0;
 const UDP: u64 = 1;
@@ -46,54 +52,23 @@ pub(super) struct Reactor {
     wake: Arc<EventFd>,
     inbox: Receiver<Command>,
     buffer: Box<[u8]>,
+    datagrams: Inbox,
+    /// What came last was long: the kernel puts much together, and less of it is fetched at once.
+    long_pieces: bool,
+    /// The socket is waited for, and nothing is read that would be sent through it.
+    waits_for_socket: bool,
     running: bool,
     /// The interface's index.
     interface: u32,
 }
 
-/// Where the switch's output goes.
-struct Ports {
-    tun: Option<File>,
-    udp: UdpSocket,
-    dual: bool,
-    events: Option<Box<dyn FnMut(Event) + Send>>,
-    /// Packets and datagrams that the kernel did not take.
-    unsent: u64,
-}
-
-impl Output for Ports {
-    fn udp(&mut self, to: SocketAddr, datagram: &[u8]) {
-        let to = if self.dual { mapped(to) } else { to };
-        // No buffer, no route, a refusal remembered from an earlier datagram: WireGuard takes loss.
-        if let Err(error) = self.udp.send_to(datagram, to) {
-            self.unsent += 1;
-            tracing::trace!(%error, "datagram not sent");
-        }
-    }
-
-    fn interface(&mut self, packet: &[u8]) {
-        let Some(tun) = &mut self.tun else { return };
-        if let Err(error) = tun.write(packet) {
-            self.unsent += 1;
-            tracing::trace!(%error, "packet not delivered");
-        }
-    }
-
-    fn event(&mut self, event: Event) {
-        if let Some(events) = &mut self.events {
-            events(event);
-        }
-    }
-}
-
 impl Reactor {
     pub(super) fn new(
-        (tun, interface): (File, u32),
-        udp: UdpSocket,
+        ports: Ports,
+        interface: u32,
         wake: Arc<EventFd>,
         inbox: Receiver<Command>,
         mtu: u16,
-        events: Option<Box<dyn FnMut(Event) + Send>>,
     ) -> Result<Self, DeviceError> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(errno("make an epoll"))?;
         let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)
@@ -101,20 +76,24 @@ impl Reactor {
         let watch = |fd: &dyn AsFd, token| {
             epoll.add(fd.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, token)).map_err(errno("watch a descriptor"))
         };
-        watch(&tun, TUN)?;
-        watch(&udp, UDP)?;
+        if let Some(tun) = &ports.interface.tun {
+            watch(tun, TUN)?;
+        }
+        watch(&ports.udp, UDP)?;
         watch(&wake.as_fd(), WAKE)?;
         watch(&timer.as_fd(), TIMER)?;
-        let dual = udp.local_addr().map_err(io("read the UDP socket's address"))?.is_ipv6();
         Ok(Self {
             switch: Switch::new(mtu),
-            ports: Ports { tun: Some(tun), udp, dual, events, unsent: 0 },
+            ports,
             epoll,
             timer,
             alarm: None,
             wake,
             inbox,
             buffer: vec![0; LONGEST].into_boxed_slice(),
+            datagrams: Inbox::new(),
+            long_pieces: false,
+            waits_for_socket: false,
             running: true,
             interface,
         })
@@ -130,13 +109,13 @@ impl Reactor {
         }
         self.close_all();
         self.remove_interface();
-        if self.ports.unsent > 0 {
-            tracing::debug!(unsent = self.ports.unsent, "packets that the kernel did not take");
+        if self.ports.lost() > 0 {
+            tracing::debug!(lost = self.ports.lost(), "packets and datagrams that the kernel did not take");
         }
     }
 
     pub(super) fn open(&mut self, spec: LaneSpec) -> Result<(), DeviceError> {
-        if self.ports.tun.is_none() {
+        if self.ports.interface.tun.is_none() {
             return Err(DeviceError::InterfaceGone);
         }
         let mut failure = None;
@@ -149,6 +128,7 @@ impl Reactor {
         let now = now()?;
         // An index that is not random is still free: the lane works, and is closed again just below.
         let opened = self.switch.open(spec.clone(), &mut random, now, &mut self.ports);
+        self.ports.flush();
         if let Some(error) = failure {
             let _ = self.switch.close(spec.session, now, &mut self.ports);
             return Err(DeviceError::Key(crate::key::KeyPairError::Randomness(error)));
@@ -162,7 +142,10 @@ impl Reactor {
         act: impl FnOnce(&mut Switch, Now, &mut dyn Output) -> R,
     ) -> Result<R, DeviceError> {
         let now = now()?;
-        Ok(act(&mut self.switch, now, &mut self.ports))
+        let result = act(&mut self.switch, now, &mut self.ports);
+        // Before whoever asked goes on: resets must have left when the lane's rules are taken away.
+        self.ports.flush();
+        Ok(result)
     }
 
     pub(super) fn report(&mut self, session: SessionId) -> Option<LaneReport> {
@@ -176,7 +159,10 @@ impl Reactor {
     pub(super) fn close_all(&mut self) -> Vec<LaneReport> {
         let Ok(now) = now() else { return Vec::new() };
         let sessions = self.switch.sessions();
-        sessions.into_iter().filter_map(|session| self.switch.close(session, now, &mut self.ports).ok()).collect()
+        let close = |session| self.switch.close(session, now, &mut self.ports).ok();
+        let reports = sessions.into_iter().filter_map(close).collect();
+        self.ports.flush();
+        reports
     }
 
     pub(super) fn suspend_all(&mut self) -> Vec<LaneReport> {
@@ -184,7 +170,7 @@ impl Reactor {
     }
 
     pub(super) fn offload(&self) -> Offload {
-        Offload::NONE
+        self.ports.offload()
     }
 
     pub(super) fn stop(&mut self) {
@@ -194,7 +180,7 @@ impl Reactor {
     /// Closing the descriptor does it, but only once no process that was just forked holds a copy; asking the
     /// kernel does it now.
     fn remove_interface(&mut self) {
-        if self.ports.tun.take().is_some()
+        if self.ports.interface.tun.take().is_some()
             && let Err(error) = Link::open().and_then(|mut link| link.delete_index(self.interface))
         {
             tracing::warn!(%error, "the lane interface may stay for a moment");
@@ -209,45 +195,84 @@ impl Reactor {
             Err(Errno::EINTR) => 0,
             Err(error) => return Err(errno("wait")(error)),
         };
-        for event in &events[..ready] {
-            match event.data() {
-                TUN => self.read_tun(event.events())?,
-                UDP => self.read_udp()?,
-                WAKE => self.obey(),
-                _ => self.ring()?,
+        let flags = |token| events[..ready].iter().find(|event| event.data() == token).map(EpollEvent::events);
+        // Commands and time before packets, and what comes before what leaves: it may be what makes room.
+        if flags(WAKE).is_some() {
+            self.obey();
+        }
+        if flags(TIMER).is_some() {
+            self.ring()?;
+        }
+        if let Some(flags) = flags(UDP) {
+            if flags.contains(EpollFlags::EPOLLOUT) && self.ports.is_blocked() {
+                self.ports.unblock();
             }
+            self.read_udp()?;
+        }
+        if let Some(flags) = flags(TUN) {
+            self.read_tun(flags)?;
         }
         // Also when the timer has not rung: a flood of packets must not put off a deadline.
         let now = now()?;
         if self.switch.next_due().is_some_and(|due| due <= now.mono) {
             self.switch.on_time(now, &mut self.ports);
+            self.ports.flush();
         }
-        Ok(())
+        self.heed_socket()
+    }
+
+    /// While the socket is full nothing is read from the interface, whose queue then fills and tells the senders.
+    fn heed_socket(&mut self) -> Result<(), DeviceError> {
+        if self.waits_for_socket == self.ports.is_blocked() {
+            return Ok(());
+        }
+        self.waits_for_socket = self.ports.is_blocked();
+        let (tun, udp) = match self.waits_for_socket {
+            true => (EpollFlags::empty(), EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT),
+            false => (EpollFlags::EPOLLIN, EpollFlags::EPOLLIN),
+        };
+        if let Some(file) = &self.ports.interface.tun {
+            self.epoll.modify(file, &mut EpollEvent::new(tun, TUN)).map_err(errno("watch the interface"))?;
+        }
+        self.epoll.modify(&self.ports.udp, &mut EpollEvent::new(udp, UDP)).map_err(errno("watch the socket"))
     }
 
     fn read_tun(&mut self, flags: EpollFlags) -> Result<(), DeviceError> {
+        let mut budget = BUDGET;
         for _ in 0..BATCH {
-            let Some(tun) = &mut self.ports.tun else { return Ok(()) };
             let now = now()?;
+            let Some(tun) = &mut self.ports.interface.tun else { return Ok(()) };
+            let framed = tun.is_framed();
             match tun.read(&mut self.buffer) {
-                Ok(length) => self.switch.take_packet(&mut self.buffer[..length], now, &mut self.ports),
+                Ok(length) => {
+                    let bytes = &mut self.buffer[..length];
+                    match if framed { Parcel::read(bytes) } else { Ok(Parcel::whole(bytes)) } {
+                        Ok(mut parcel) => self.switch.take_parcel(&mut parcel, now, &mut self.ports),
+                        Err(error) => tracing::trace!(%error, length, "the interface contradicts itself"),
+                    }
+                    budget = budget.saturating_sub(length);
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 // EBADFD: deleted by somebody. Others do not mend either, and would make the loop spin.
                 Err(error) => {
                     self.lose_tun(&error);
-                    return Ok(());
+                    break;
                 }
+            }
+            if budget == 0 || self.ports.is_blocked() {
+                break;
             }
         }
         if flags.contains(EpollFlags::EPOLLERR) && !flags.contains(EpollFlags::EPOLLIN) {
             self.lose_tun(&std::io::Error::from_raw_os_error(libc::ENODEV));
         }
+        self.ports.flush();
         Ok(())
     }
 
     fn lose_tun(&mut self, error: &std::io::Error) {
-        if let Some(tun) = self.ports.tun.take() {
+        if let Some(tun) = self.ports.interface.tun.take() {
             tracing::warn!(%error, "the lane interface is gone");
             // Closing the descriptor would take it from the epoll as well.
             let _ = self.epoll.delete(&tun);
@@ -256,17 +281,21 @@ impl Reactor {
     }
 
     fn read_udp(&mut self) -> Result<(), DeviceError> {
-        let now = now()?;
-        for _ in 0..BATCH {
-            match self.ports.udp.recv_from(&mut self.buffer) {
-                Ok((length, from)) => {
-                    self.switch.take_datagram(&self.buffer[..length], plain(from), now, &mut self.ports)
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                // An ICMP error about an earlier datagram (ECONNREFUSED and its kin): reading took it away.
-                Err(error) => tracing::trace!(%error, "datagram not received"),
+        let most = if self.long_pieces { LONG_PIECES } else { Inbox::SLOTS };
+        let bytes = match self.datagrams.receive(self.ports.udp.as_fd(), most) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+            // An ICMP error about an earlier datagram (ECONNREFUSED and its kin): reading took it away.
+            Err(error) => {
+                tracing::trace!(%error, "datagram not received");
+                return Ok(());
             }
+        };
+        self.long_pieces = bytes > BUDGET / 2;
+        for (piece, bytes) in self.datagrams.received() {
+            self.switch.take_datagrams(bytes, piece.size, plain(piece.from), now()?, &mut self.ports);
         }
+        self.ports.flush();
         Ok(())
     }
 

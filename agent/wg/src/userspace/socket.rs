@@ -8,8 +8,10 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind as bind_to, setsockopt, socket, sockopt,
 };
 
-/// What the kernel may hold for us while the thread is busy.
-const BUFFER: usize = 1 << 20;
+/// What the kernel may hold for us while the thread is busy: of what comes, a few milliseconds at full speed, because
+/// a datagram that finds no room is lost; of what leaves, less, because there we wait.
+const RECEIVE: usize = 4 << 20;
+const SEND: usize = 1 << 20;
 
 /// Binds a socket that does not block. The unspecified address is bound for IPv4 and IPv6 at once, where the
 /// machine has IPv6.
@@ -33,11 +35,19 @@ fn bind_one(listen: SocketAddr, mark: Option<u32>) -> io::Result<UdpSocket> {
     if let Some(mark) = mark {
         setsockopt(&fd, sockopt::Mark, &mark)?;
     }
-    // Smaller buffers than asked for are slower, not wrong.
-    let _ = setsockopt(&fd, sockopt::RcvBuf, &BUFFER);
-    let _ = setsockopt(&fd, sockopt::SndBuf, &BUFFER);
+    // Smaller buffers than asked for are slower, not wrong. Beyond the administrator's limit needs CAP_NET_ADMIN,
+    // which whoever makes an interface has.
+    if setsockopt(&fd, sockopt::RcvBufForce, &RECEIVE).is_err() {
+        let _ = setsockopt(&fd, sockopt::RcvBuf, &RECEIVE);
+    }
+    let _ = setsockopt(&fd, sockopt::SndBuf, &SEND);
     bind_to(fd.as_raw_fd(), &SockaddrStorage::from(listen))?;
     Ok(UdpSocket::from(fd))
+}
+
+/// Has the kernel put datagrams of one sender together, and says whether it does.
+pub(super) fn receive_together(socket: &UdpSocket) -> bool {
+    setsockopt(socket, sockopt::UdpGroSegment, &true).is_ok()
 }
 
 /// An address as people write it: an IPv4 address that came through an IPv6 socket is one again.
