@@ -91,6 +91,20 @@ impl Floor {
     }
 }
 
+/// What the controller's clock was when it was heard; it goes on with the boot clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ControllerClock {
+    pub wall: Wall,
+    pub heard: Boot,
+}
+
+impl ControllerClock {
+    /// This machine's wall clock minus the controller's, in milliseconds; what the network took is counted as ours.
+    pub fn offset_ms(&self, now: Now) -> i64 {
+        now.wall.as_millis().saturating_sub((self.wall + self.heard.until(now.mono)).as_millis())
+    }
+}
+
 /// Notices that somebody moved the wall clock. Nothing but an alarm follows: no lane ends by this clock.
 #[derive(Debug, Default)]
 pub struct JumpWatch {
@@ -144,6 +158,14 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::write(dir.path().join("clock.json"), "{\"vouched\":").expect("written");
         assert_eq!(floor(&dir, BOOT, 1000).time(Boot(0)), Wall::from_millis(1000));
+    }
+
+    #[test]
+    fn the_controllers_clock_goes_on_after_it_was_heard() {
+        let heard = ControllerClock { wall: Wall::from_millis(1_000_000), heard: Boot(50_000) };
+        let at = |mono: u64, wall: i64| Now { mono: Boot(mono), wall: Wall::from_millis(wall) };
+        assert_eq!(heard.offset_ms(at(60_000, 1_010_000)), 0);
+        assert_eq!(heard.offset_ms(at(60_000, 1_000_000)), -10_000, "set back since then");
     }
 
     #[test]

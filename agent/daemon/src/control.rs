@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use thinlane_model::{Counters, Endpoint, SessionId, SiteName, Wall};
-use thinlane_wire::api::Schema;
+use thinlane_wire::api::{ProbeView, Schema};
 
 use crate::files::Dirs;
 
@@ -18,6 +18,8 @@ pub const MOST_LINE: u64 = 1024 * 1024;
 #[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Ask {
     Status,
+    /// A ticket to try the way to the relay with, from the controller.
+    Probe,
     /// Answered when every lane is closed.
     Isolate {
         on: bool,
@@ -31,6 +33,7 @@ pub enum Ask {
 #[serde(tag = "is", rename_all = "kebab-case")]
 pub enum Reply {
     Status(Box<Status>),
+    Ticket(Box<ProbeView>),
     Done {
         schema: Schema,
         /// Lanes that were closed by what was asked.
@@ -54,6 +57,12 @@ pub struct Status {
     /// Why the last connection failed or ended.
     pub channel_problem: Option<String>,
     pub backend: String,
+    /// Why it is this backend, where there was a choice.
+    #[serde(default)]
+    pub backend_reason: Option<String>,
+    /// What the device's interface takes off the processor, where it is told.
+    #[serde(default)]
+    pub offload: Option<String>,
     /// Whether lanes can be opened.
     pub ready: bool,
     pub why_not_ready: Option<String>,
@@ -66,9 +75,26 @@ pub struct Status {
     pub generation: u64,
     pub started_at: Wall,
     pub certificate_expires_at: Wall,
+    /// This machine's wall clock minus the controller's, in milliseconds, by the last log-in; `None`: none yet.
+    #[serde(default)]
+    pub clock_offset_ms: Option<i64>,
+    /// Why the controller hung up last, as it calls it (`frozen`, `revoked`, ...); `None` after a log-in.
+    #[serde(default)]
+    pub goodbye: Option<String>,
+    /// The LAN interfaces that lanes lead to, by configuration or by what was looked up.
+    #[serde(default)]
+    pub lan: Vec<LanStatus>,
     pub log_size: Option<u64>,
     /// Set when the controller's log contradicted what this gateway remembers.
     pub log_problem: Option<String>,
+}
+
+/// A LAN interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LanStatus {
+    pub interface: String,
+    /// Its IPv4 addresses, as CIDR.
+    pub addresses: Vec<String>,
 }
 
 /// One lane.

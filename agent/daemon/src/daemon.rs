@@ -99,6 +99,10 @@ pub struct Daemon {
     started: Wall,
     /// Why the last connection failed or ended; `None` while one is up.
     channel_problem: Option<String>,
+    /// Why the controller hung up last; `None` after a log-in.
+    goodbye: Option<thinlane_wire::GoodbyeReason>,
+    /// The controller's clock, as the last log-in told it.
+    controller_clock: Option<clock::ControllerClock>,
     /// Why the log was not believed, told once.
     log_problem: Option<String>,
     /// Whether the table was found as intended when it was last looked at.
@@ -170,6 +174,8 @@ impl Daemon {
             jumps: JumpWatch::default(),
             started: now.wall,
             channel_problem: None,
+            goodbye: None,
+            controller_clock: None,
             log_problem: None,
             ruleset: false,
             offload: None,

@@ -34,7 +34,7 @@ fn started(lab: &Lab) -> Daemon {
 }
 
 fn checks_out(lab: &Lab) {
-    let report = lab.agent(&["check", "--json"]);
+    let report = lab.agent(&["check", "--offline", "--json"]);
     assert!(
         report.status.success(),
         "{report:?}\n{}",
@@ -378,11 +378,11 @@ fn check_finds_what_somebody_else_opened_and_names_it() {
     daemon.kill();
     let ns = &lab.gateway;
     sh(&format!("ip netns exec {ns} nft insert rule inet thinlane forward accept"));
-    let found = lab.agent(&["check"]);
+    let found = lab.agent(&["check", "--offline"]);
     assert_eq!(found.status.code(), Some(7), "{found:?}");
     assert!(String::from_utf8_lossy(&found.stdout).contains("forward"), "{found:?}");
     lab.ok(&["cleanup"]);
-    lab.ok(&["check"]);
+    lab.ok(&["check", "--offline"]);
 }
 
 #[test]

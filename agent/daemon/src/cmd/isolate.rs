@@ -95,7 +95,7 @@ fn asked(dirs: &Dirs, on: bool) -> Result<usize, Failure> {
     match alive.and_then(|_| control::ask(dirs, Ask::Isolate { on }, PATIENCE)) {
         Ok(Reply::Done { closed, .. }) => Ok(closed),
         Ok(Reply::Failed { message, .. }) => Err(Failure::new(message).next("thinlane-agent check")),
-        Ok(Reply::Status(_)) => Err(Failure::new("the running agent answered something else")),
+        Ok(Reply::Status(_) | Reply::Ticket(_)) => Err(Failure::new("the running agent answered something else")),
         // Hung or gone: its lanes are closed in the kernel all the same.
         Err(error) if on => {
             let closed = close_lanes()?;

@@ -86,12 +86,25 @@ impl Status {
 
 fn print(status: &Status) {
     let ready = status.not_ready().map_or("yes".into(), |why| format!("no: {why}"));
+    println!("version      {}", status.version);
     println!("site         {}", status.site);
     println!("ready        {ready}");
     println!("channel      {} ({})", status.channel, status.controller);
     println!("isolated     {}", if status.isolated { "yes" } else { "no" });
-    println!("backend      {}", status.backend);
+    let reason = status.backend_reason.as_deref().map(|why| format!(" ({why})")).unwrap_or_default();
+    println!("backend      {}{reason}", status.backend);
+    if let Some(offload) = &status.offload {
+        println!("offload      {offload}");
+    }
     println!("certificate  until {}", status.certificate_expires_at);
+    if let Some(offset) = status.clock_offset_ms {
+        let way = if offset < 0 { "behind" } else { "ahead of" };
+        println!("clock        {:.1} s {way} the controller's", offset.unsigned_abs() as f64 / 1000.0);
+    }
+    for lan in &status.lan {
+        let addresses = if lan.addresses.is_empty() { "no address".to_owned() } else { lan.addresses.join(" ") };
+        println!("LAN          {} {addresses}", lan.interface);
+    }
     if status.spooled > 0 {
         println!("spooled      {} reports wait for the controller", status.spooled);
     }

@@ -7,6 +7,7 @@ use thinlane_wire::{Checkpoint, FromAgent, FromController, RenewAnswer, Welcome,
 
 use super::Daemon;
 use crate::channel::News;
+use crate::clock::ControllerClock;
 use crate::executor::Job;
 use crate::identity::Validity;
 use crate::tls;
@@ -42,6 +43,7 @@ impl Daemon {
                 }
                 AgentEvent::Goodbye(goodbye) => {
                     tracing::warn!(reason = goodbye.reason.as_str(), detail = goodbye.detail, "the controller hung up");
+                    self.goodbye = Some(goodbye.reason);
                 }
                 AgentEvent::Unsent { why } => tracing::error!(why, "a message could not be sent"),
                 AgentEvent::Message(message) => self.heard(message, now),
@@ -73,6 +75,8 @@ impl Daemon {
     fn logged_in(&mut self, welcome: &Welcome, now: Now) {
         tracing::info!("the channel is up");
         self.channel_problem = None;
+        self.goodbye = None;
+        self.controller_clock = Some(ControllerClock { wall: welcome.wall, heard: now.mono });
         if let Err(error) = self.floor.vouch(welcome.wall, now.mono) {
             tracing::warn!(error = format!("{error:#}"), "the controller's time was not kept");
         }
@@ -98,6 +102,7 @@ impl Daemon {
         match self.site.handle_message(message, now) {
             Some(FromController::Checkpoint(checkpoint)) => self.judge(&checkpoint, now),
             Some(FromController::Renewed(answer)) => self.renewed(answer, now),
+            Some(FromController::Ticket(ticket)) => self.waiting.ticket(&ticket),
             // Everything else is the channel machine's own.
             Some(_) | None => {}
         }

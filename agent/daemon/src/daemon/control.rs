@@ -4,9 +4,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use thinlane_link::AgentState;
 use thinlane_model::{Boot, Now, Span};
 use thinlane_site::{LaneState, Shutdown};
-use thinlane_wire::api::Schema;
+use thinlane_wg::link::Link;
+use thinlane_wire::api::{ProbeView, Schema};
+use thinlane_wire::{FromAgent, ProbeTicket};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
@@ -14,9 +17,10 @@ use tokio::time::timeout;
 
 use super::Daemon;
 use crate::cmd::isolate;
-use crate::control::{Ask, LaneStatus, Reply, Status};
+use crate::control::{Ask, LanStatus, LaneStatus, Reply, Status};
 use crate::files::{self, Dirs};
 use crate::identity::Validity;
+use crate::kernel::Intent;
 
 /// The longest question, in bytes.
 const MOST_ASKED: u64 = 4096;
@@ -26,6 +30,8 @@ const MOST_SERVED: usize = 8;
 const ASK_WAIT: Duration = Duration::from_secs(5);
 /// How long closing every lane may take before the client is told that it did not work.
 const CLOSE_WAIT: Span = Span::from_secs(10);
+/// How long the controller may take to give a ticket.
+const TICKET_WAIT: Span = Span::from_millis(1500);
 
 /// A question, and where its answer goes.
 pub struct Request {
@@ -94,6 +100,8 @@ fn failed(message: String) -> Reply {
 #[derive(Debug, Default)]
 pub struct Waiting {
     isolated: Vec<(usize, Boot, oneshot::Sender<Reply>)>,
+    /// Those that asked for a ticket, and until when they wait.
+    tickets: Vec<(Boot, oneshot::Sender<Reply>)>,
     /// Those that asked for the end, with the number of lanes at that time.
     pub(super) end: Vec<(usize, oneshot::Sender<Reply>)>,
 }
@@ -110,11 +118,26 @@ impl Waiting {
 
     /// When somebody has waited long enough.
     pub(super) fn due(&self) -> Option<Boot> {
-        self.isolated.iter().map(|(_, until, _)| *until).min()
+        let isolated = self.isolated.iter().map(|(_, until, _)| *until);
+        isolated.chain(self.tickets.iter().map(|(until, _)| *until)).min()
+    }
+
+    /// Hands a ticket to everybody who asked for one.
+    pub(super) fn ticket(&mut self, ticket: &ProbeTicket) {
+        for (_, reply) in self.tickets.drain(..) {
+            let _ = reply.send(Reply::Ticket(Box::new(ProbeView::from(ticket))));
+        }
     }
 
     /// Tells those who have waited long enough that it did not work.
     pub(super) fn give_up(&mut self, now: Boot) {
+        for (until, reply) in std::mem::take(&mut self.tickets) {
+            if until <= now {
+                let _ = reply.send(failed("the controller gave no ticket in time; an older one knows none".into()));
+            } else {
+                self.tickets.push((until, reply));
+            }
+        }
         for (closed, until, reply) in std::mem::take(&mut self.isolated) {
             if until <= now {
                 let _ = reply.send(failed("not every lane could be closed yet; the agent goes on trying".into()));
@@ -131,6 +154,13 @@ impl Daemon {
         match ask {
             Ask::Status => {
                 let _ = reply.send(Reply::Status(Box::new(self.status(now))));
+            }
+            Ask::Probe if self.link.state() != AgentState::Up => {
+                let _ = reply.send(failed("the channel is not up".into()));
+            }
+            Ask::Probe => {
+                self.waiting.tickets.push((now.mono + TICKET_WAIT, reply));
+                self.link.handle_send(FromAgent::Probe, now);
             }
             Ask::Isolate { on } => match isolate::switch(&self.dirs, on) {
                 Ok(()) => {
@@ -190,6 +220,8 @@ impl Daemon {
             channel: self.channel_word().into(),
             channel_problem: self.channel_problem.clone(),
             backend: "userspace".into(),
+            backend_reason: None,
+            offload: None,
             ready: why_not_ready.is_none() && self.ruleset && !self.site.is_isolated(),
             why_not_ready,
             ruleset: self.ruleset,
@@ -199,10 +231,24 @@ impl Daemon {
             generation: self.site.applied().generation,
             started_at: self.started,
             certificate_expires_at: expires,
+            clock_offset_ms: self.controller_clock.map(|clock| clock.offset_ms(now)),
+            goodbye: self.goodbye.map(|reason| reason.as_str().to_owned()),
+            lan: lan_status(&self.dirs),
             log_size: self.witness.remembered().map(|(size, _)| size),
             log_problem: self.log_problem.clone(),
         }
     }
+}
+
+/// The LAN interfaces that the table was made for, with their addresses of this moment.
+fn lan_status(dirs: &Dirs) -> Vec<LanStatus> {
+    let names = Intent::load(dirs).ok().flatten().map(|intent| intent.lan).unwrap_or_default();
+    let mut link = Link::open().ok();
+    let mut addresses = |name: &str| -> Vec<String> {
+        let found = link.as_mut().and_then(|link| link.addresses(name).ok()).unwrap_or_default();
+        found.into_iter().map(|(address, length)| format!("{address}/{length}")).collect()
+    };
+    names.into_iter().map(|interface| LanStatus { addresses: addresses(&interface), interface }).collect()
 }
 
 /// A key switch: on while its file is there and does not read `0`; one that cannot be read counts as on.
