@@ -175,6 +175,9 @@ mod tests {
             "request deny 7k2m --reason no",
             "connect rtu-7 --task iec104 --for 30m --reason x --wait 1m --native --iface tl-x -- sh -c true",
             "connect req_7k2m9q4x",
+            "connect rtu-7 --forward",
+            "connect rtu-7 --forward 15020 --native -- my-tool --fast",
+            "connect rtu-7 --forward -- my-tool",
             "up req_7k2m9q4x --config-out F",
             "down",
             "down ses_7k2m9q4x",
@@ -212,6 +215,9 @@ mod tests {
             "user add bob --name Bob --role king",
             "lock user bob",
             "up req_7k2m9q4x --config-out F --iface x",
+            "connect rtu-7 --forward --iface x",
+            "connect rtu-7 --forward 0",
+            "connect --forward rtu-7",
             "login http://hq",
         ] {
             assert!(!parses(line), "{line}");

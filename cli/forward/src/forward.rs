@@ -33,6 +33,8 @@ pub struct Config {
     pub preshared: Secret,
     /// The relay, or the gateway itself.
     pub endpoint: Endpoint,
+    /// Where the peer is tried when it does not answer there.
+    pub fallback: Option<Endpoint>,
     /// Seconds of silence after which an empty packet keeps the path open; 0: none.
     pub keepalive: u16,
     /// The session's own address.
@@ -110,7 +112,8 @@ pub struct Forward {
     local: SocketAddr,
     shared: Arc<Shared>,
     events: mpsc::Receiver<Event>,
-    drive: JoinHandle<()>,
+    /// `None`: it has ended by itself.
+    drive: Option<JoinHandle<()>>,
     near: JoinHandle<()>,
     stop: Option<oneshot::Sender<()>>,
 }
@@ -121,6 +124,8 @@ pub(crate) struct Shared {
     /// Something local happened that the tunnel's task should look at.
     pub(crate) wake: Notify,
     pub(crate) bells: Bells,
+    /// No local connection goes on.
+    pub(crate) closing: Notify,
     events: mpsc::Sender<Event>,
     begun: std::time::Instant,
 }
@@ -134,7 +139,7 @@ impl Forward {
         let seed = u64::from_le_bytes(seed.try_into().expect("eight bytes"));
         let index = u32::from_le_bytes(index[..4].try_into().expect("four bytes"));
         let endpoint = config.endpoint.clone();
-        let path = Path::open(config.endpoint).await.map_err(|source| StartError::Endpoint { endpoint, source })?;
+        let path = Path::open(config.endpoint, config.fallback).await.map_err(|source| StartError::Endpoint { endpoint, source })?;
         let local = door.address();
         let now = Instant::ZERO;
         let inner = Inner::new(config.address, config.asset, door.protocol(), config.mtu, seed, now);
@@ -144,6 +149,7 @@ impl Forward {
             inner: Mutex::new(inner),
             wake: Notify::new(),
             bells: Bells::default(),
+            closing: Notify::new(),
             events,
             begun: std::time::Instant::now(),
         });
@@ -157,7 +163,7 @@ impl Forward {
         let (stop, stopped) = oneshot::channel();
         let driver = drive::Driver::new(tunnel, path, shared.clone(), answers);
         let drive = tokio::spawn(driver.run(stopped));
-        Ok(Forward { local, shared, events: inbox, drive, near, stop: Some(stop) })
+        Ok(Forward { local, shared, events: inbox, drive: Some(drive), near, stop: Some(stop) })
     }
 
     /// Where local tools connect to.
@@ -167,9 +173,13 @@ impl Forward {
 
     /// The next thing that it tells; `None`: it has come to an end by itself, which it should not.
     pub async fn event(&mut self) -> Option<Event> {
+        let drive = self.drive.as_mut()?;
         tokio::select! {
             event = self.events.recv() => event,
-            _ = &mut self.drive => None,
+            _ = drive => {
+                self.drive = None;
+                None
+            }
         }
     }
 
@@ -178,24 +188,29 @@ impl Forward {
         self.shared.with_inner(|inner, _| inner.counters())
     }
 
-    /// Resets every local connection, tells the asset so, and ends.
+    /// Resets every local connection, and ends.
     ///
-    /// For a lane that is still open; one that is over is dropped instead, for its packets would come too late.
-    pub async fn close(mut self) {
-        self.near.abort();
+    /// `open`: the lane is still open, so that the asset is told as well; the packets of one that is over would only
+    /// come too late.
+    pub async fn close(mut self, open: bool) {
+        self.shared.closing.notify_one();
+        // Whatever became of it, it is no more.
         let _ = (&mut self.near).await;
-        if let Some(stop) = self.stop.take() {
-            // Ended already: then there is nobody to tell anything through.
-            let _ = stop.send(());
+        let stop = self.stop.take().filter(|_| open);
+        if let (Some(stop), Some(drive)) = (stop, &mut self.drive)
+            && stop.send(()).is_ok()
+        {
+            let _ = drive.await;
         }
-        let _ = (&mut self.drive).await;
     }
 }
 
 impl Drop for Forward {
     fn drop(&mut self) {
         self.near.abort();
-        self.drive.abort();
+        if let Some(drive) = &self.drive {
+            drive.abort();
+        }
     }
 }
 

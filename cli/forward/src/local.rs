@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Who is told when a connection's wish has come true.
 pub type Bells = Mutex<std::collections::BTreeMap<Id, Arc<Notify>>>;
 
-/// Takes connections until it is dropped, which resets them all.
+/// Takes connections until the lane closes, which resets them all.
 pub async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     let mut carriers = JoinSet::new();
     loop {
@@ -36,6 +36,7 @@ pub async fn accept(listener: TcpListener, shared: Arc<Shared>) {
                 }
             },
             _ = carriers.join_next(), if !carriers.is_empty() => {}
+            () = shared.closing.notified() => return carriers.shutdown().await,
         }
     }
 }
@@ -205,11 +206,15 @@ fn told(result: io::Result<usize>) -> (usize, io::Result<usize>) {
     (result.as_ref().copied().unwrap_or(0), result)
 }
 
-/// Takes local datagrams until it is dropped.
+/// Takes local datagrams until the lane closes.
 pub async fn receive(socket: Arc<UdpSocket>, shared: Arc<Shared>) {
     let mut room = vec![0; LONGEST + 1];
     loop {
-        match socket.recv_from(&mut room).await {
+        let received = tokio::select! {
+            received = socket.recv_from(&mut room) => received,
+            () = shared.closing.notified() => return,
+        };
+        match received {
             Ok((length, from)) => {
                 shared.with_inner(|inner, now| inner.send(from, &room[..length], now));
                 shared.wake.notify_one();

@@ -18,7 +18,7 @@ const MOST: usize = 8;
 /// Where the peer is, and the socket that reaches it.
 pub struct Path {
     socket: UdpSocket,
-    endpoint: Endpoint,
+    endpoints: Vec<Endpoint>,
     candidates: Vec<SocketAddr>,
     at: usize,
     /// Where the peer was last heard from, which is where it is.
@@ -30,13 +30,14 @@ pub struct Path {
 }
 
 impl Path {
-    /// Finds the peer's address and makes a socket for it.
-    pub async fn open(endpoint: Endpoint) -> io::Result<Self> {
-        let candidates = look_up(&endpoint).await?;
+    /// Finds the peer's addresses, those of `endpoint` before those of `fallback`, and makes a socket for the first.
+    pub async fn open(endpoint: Endpoint, fallback: Option<Endpoint>) -> io::Result<Self> {
+        let endpoints: Vec<Endpoint> = std::iter::once(endpoint).chain(fallback).collect();
+        let candidates = look_up_all(&endpoints).await?;
         let first = *candidates.first().ok_or_else(|| io::Error::other("the name has no address"))?;
         let (finds, found) = mpsc::channel(1);
         let socket = bind(first)?;
-        Ok(Self { socket, endpoint, candidates, at: 0, heard: None, own: own_address(first), found, finds })
+        Ok(Self { socket, endpoints, candidates, at: 0, heard: None, own: own_address(first), found, finds })
     }
 
     pub fn socket(&self) -> &UdpSocket {
@@ -68,18 +69,20 @@ impl Path {
 
     /// Nothing comes back this way: the next address of the peer's, and a fresh socket.
     pub fn try_another(&mut self) {
-        if let Ok(found) = self.found.try_recv() {
-            self.candidates = found;
-            self.at = 0;
-        } else {
-            self.at = (self.at + 1) % self.candidates.len().max(1);
+        match self.found.try_recv() {
+            Ok(found) if found != self.candidates => {
+                self.candidates = found;
+                self.at = 0;
+            }
+            // What is known already is gone through to its end, over and over.
+            _ => self.at = (self.at + 1) % self.candidates.len().max(1),
         }
         self.heard = None;
         self.renew();
-        if self.endpoint.as_socket_addr().is_none() {
-            let (endpoint, finds) = (self.endpoint.clone(), self.finds.clone());
+        if self.endpoints.iter().any(|endpoint| endpoint.as_socket_addr().is_none()) {
+            let (endpoints, finds) = (self.endpoints.clone(), self.finds.clone());
             tokio::spawn(async move {
-                if let Ok(found) = look_up(&endpoint).await
+                if let Ok(found) = look_up_all(&endpoints).await
                     && !found.is_empty()
                 {
                     // One answer that was not looked at yet is as good as two.
@@ -95,6 +98,21 @@ impl Path {
             Ok(socket) => self.socket = socket,
             Err(error) => tracing::debug!(%error, "no fresh socket"),
         }
+    }
+}
+
+/// All addresses of some endpoints, in their order; an error only where none has any.
+async fn look_up_all(endpoints: &[Endpoint]) -> io::Result<Vec<SocketAddr>> {
+    let (mut all, mut error) = (Vec::new(), None);
+    for endpoint in endpoints {
+        match look_up(endpoint).await {
+            Ok(found) => all.extend(found.into_iter().filter(|address| !all.contains(address)).collect::<Vec<_>>()),
+            Err(why) => error = Some(why),
+        }
+    }
+    match error {
+        Some(why) if all.is_empty() => Err(why),
+        _ => Ok(all),
     }
 }
 

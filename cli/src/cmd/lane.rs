@@ -18,6 +18,7 @@ use crate::api::paths::item;
 use crate::context::Context;
 use crate::failure::{Exit, Failure, Result, io};
 use crate::lane::conf::Conf;
+use crate::lane::forward::{self, LocalPort};
 use crate::lane::plan::{self, Target, Wish};
 use crate::lane::run::{self, Plan};
 use crate::lane::state::{Holder, LaneFile};
@@ -34,9 +35,16 @@ pub struct Connect {
     wish: WishArgs,
     #[command(flatten)]
     way: WayArgs,
+    /// Lead a port of 127.0.0.1 into the lane instead of making an interface; needs no rights
+    ///
+    /// Without LOCALPORT it is the asset's own port number where that is above 1023 and free here, else any free one.
+    /// Your tool connects to 127.0.0.1 and that port. Every program on this machine can use it while the lane is open.
+    #[arg(long, value_name = "LOCALPORT", value_parser = LocalPort::parse, num_args = 0..=1, default_missing_value = LocalPort::ANY, conflicts_with = "iface")]
+    forward: Option<LocalPort>,
     /// Run this inside the lane, and close the lane when it ends
     ///
     /// It finds THINLANE_ASSET_ADDRESS, THINLANE_ASSET_PORT, THINLANE_SESSION and THINLANE_IFACE in its environment.
+    /// With --forward address and port are the local ones, and THINLANE_IFACE is empty.
     #[arg(last = true, value_name = "CMD", value_hint = ValueHint::CommandWithArguments)]
     command: Vec<OsString>,
 }
@@ -117,16 +125,24 @@ pub async fn connect(context: &Context, args: Connect) -> Result<()> {
     let mut signals = Signals::catch()?;
     let client = context.client()?;
     let reporter = Reporter::foreground(context.out, !args.command.is_empty());
-    preflight::privileges()?;
+    if args.forward.is_none() {
+        preflight::privileges()?;
+    }
     child::check(&args.command)?;
     leftovers::sweep(context).await?;
     let wish = args.wish.wish();
-    let asked = ask(context, &client, &reporter, &wish, Some(&args.way), &mut signals).await?;
+    let ends = args.forward.map_or(Ends::Interface(&args.way), Ends::Forward);
+    let asked = ask(context, &client, &reporter, &wish, ends, &mut signals).await?;
+    let door = match args.forward {
+        Some(port) => Some(forward::door(&client, &asked.request.task, port).await?),
+        None => None,
+    };
     let plan = Plan {
         request: asked.request.id,
         asset: asked.asset,
         native: args.way.native,
         iface: args.way.iface,
+        door,
         command: args.command,
     };
     ended(run::run(Arc::new(context.clone()), client, reporter, plan, signals).await?)
@@ -142,11 +158,11 @@ pub async fn up(context: &Context, args: Up) -> Result<()> {
     }
     leftovers::sweep(context).await?;
     let wish = args.wish.wish();
-    let way = args.config_out.is_none().then_some(&args.way);
+    let ends = if args.config_out.is_none() { Ends::Interface(&args.way) } else { Ends::Elsewhere };
     if let Some(file) = &args.config_out {
         check_writable(file)?;
     }
-    let asked = ask(context, &client, &reporter, &wish, way, &mut signals).await?;
+    let asked = ask(context, &client, &reporter, &wish, ends, &mut signals).await?;
     match &args.config_out {
         Some(file) => export(context, &client, &reporter, &asked, args.way.native, file).await,
         None => start_holder(context, &asked.request, &args.way, &mut signals).await,
@@ -173,8 +189,14 @@ async fn hold_lane(context: &Context, args: Hold, reporter: &Reporter, signals: 
     let request: RequestView = client.get(&item("requests", args.request)).await?;
     let asset: AssetView = client.get(&item("assets", &request.asset)).await?;
     preflight::clashes(&context.home, &asset, args.way.native, args.way.iface.as_deref())?;
-    let plan =
-        Plan { request: args.request, asset, native: args.way.native, iface: args.way.iface, command: Vec::new() };
+    let plan = Plan {
+        request: args.request,
+        asset,
+        native: args.way.native,
+        iface: args.way.iface,
+        door: None,
+        command: Vec::new(),
+    };
     run::run(Arc::new(context.clone()), client, reporter.clone(), plan, signals).await
 }
 
@@ -184,19 +206,29 @@ struct Asked {
     asset: AssetView,
 }
 
+/// Where a lane will end.
+#[derive(Clone, Copy)]
+enum Ends<'a> {
+    Interface(&'a WayArgs),
+    Forward(LocalPort),
+    /// In another program, which reads a configuration.
+    Elsewhere,
+}
+
 /// Everything before the activation: what cannot work here is refused before anything is asked for.
 async fn ask(
     context: &Context,
     client: &Client,
     reporter: &Reporter,
     wish: &Wish,
-    way: Option<&WayArgs>,
+    ends: Ends<'_>,
     signals: &mut Signals,
 ) -> Result<Asked> {
     let work = async {
-        let check = |asset: &AssetView| match way {
-            Some(way) => preflight::clashes(&context.home, asset, way.native, way.iface.as_deref()),
-            None => Ok(()),
+        let check = |asset: &AssetView| match ends {
+            Ends::Interface(way) => preflight::clashes(&context.home, asset, way.native, way.iface.as_deref()),
+            Ends::Forward(_) => preflight::second(&context.home, &asset.asset),
+            Ends::Elsewhere => Ok(()),
         };
         // A lane that is open already is told before everything else: its request is used, so none would be found.
         if let Target::Asset(asset) = &wish.target {
@@ -206,6 +238,10 @@ async fn ask(
         plan::check_new(&found, wish)?;
         let asset: AssetView = client.get(&item("assets", found.asset())).await?;
         check(&asset)?;
+        if let (Ends::Forward(port), Some(task)) = (ends, found.task().or(wish.task.as_ref())) {
+            // A port that is taken now is said now; it is taken for good when it is needed.
+            forward::door(client, task, port).await?;
+        }
         let request = plan::approved(context, client, reporter, found, wish).await?;
         // The decision may have taken hours.
         check(&asset)?;
@@ -274,6 +310,7 @@ async fn export(
         session: Some(session.id),
         iface: None,
         asset_address: Some(told.asset_address),
+        forward: None,
         ends_at: session.ends_at,
         config: Some(path.clone()),
         holder: Holder::this()?,
@@ -285,7 +322,14 @@ async fn export(
         return Err(failure);
     }
     let left = run::left(&armed);
-    reporter.tell(&LaneEvent::Up { session, iface: None, address: told.asset_address, config: Some(&path), left })?;
+    reporter.tell(&LaneEvent::Up {
+        session,
+        iface: None,
+        address: told.asset_address,
+        forward: None,
+        config: Some(&path),
+        left,
+    })?;
     context.out.hint(&format!("when done: thinlane down {}", session.id));
     Ok(())
 }

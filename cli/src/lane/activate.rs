@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use thinlane_model::{AssetName, Boot, Endpoint, PublicKey, RequestId, Secret, SessionId, Span};
+use thinlane_forward::{Door, Forward};
+use thinlane_model::{AssetName, Boot, Counters, Endpoint, PublicKey, RequestId, Secret, SessionId, Span};
 use thinlane_wg::link::Link;
 use thinlane_wg::{Device, DeviceError, Event, LaneRole, LaneSpec, Userspace, UserspaceConfig};
 use thinlane_wire::api::{Activate, Activated};
 use tokio::sync::mpsc;
 
+use super::forward::Hints;
 use super::state::alias;
 use crate::api::Client;
 use crate::api::paths::verb;
@@ -20,6 +22,8 @@ const ARMING: Duration = Duration::from_secs(22);
 const ALL: Duration = Duration::from_secs(25);
 /// How long a handshake is given at least.
 const HANDSHAKE: Duration = Duration::from_secs(6);
+/// How long a gateway's own endpoint has to answer before the relay is tried.
+const DIRECT: Duration = Duration::from_secs(2);
 
 /// This end's secrets of one session; never on disk unless a configuration is asked for.
 pub struct Keys {
@@ -37,12 +41,111 @@ pub struct Armed {
     pub asked: Instant,
 }
 
-/// An interface of this machine, and the device behind it.
+/// This machine's end of a lane.
 pub struct Lane {
-    pub device: Userspace,
-    pub events: mpsc::Receiver<Event>,
     pub session: SessionId,
-    pub iface: String,
+    way: Way,
+}
+
+/// How programs get into it.
+enum Way {
+    /// An interface of this machine, and the device behind it.
+    Interface { device: Userspace, events: mpsc::Receiver<Event>, name: String },
+    /// A port on 127.0.0.1.
+    Forward { forward: Box<Forward>, hints: Hints },
+}
+
+/// What a lane says unasked.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Said {
+    /// A handshake was completed: packets pass.
+    Handshake,
+    /// Something that the person should know.
+    Hint(String),
+    /// It is gone, and not because we ended it.
+    Gone,
+    Nothing,
+}
+
+impl Lane {
+    /// The interface's name; `None`: it has none.
+    pub fn iface(&self) -> Option<&str> {
+        match &self.way {
+            Way::Interface { name, .. } => Some(name),
+            Way::Forward { .. } => None,
+        }
+    }
+
+    /// Where it is used instead of an interface.
+    pub fn forward(&self) -> Option<SocketAddr> {
+        match &self.way {
+            Way::Interface { .. } => None,
+            Way::Forward { forward, .. } => Some(forward.local_addr()),
+        }
+    }
+
+    /// What it says next.
+    pub async fn next(&mut self) -> Said {
+        match &mut self.way {
+            Way::Interface { events, .. } => match events.recv().await {
+                Some(Event::Handshake(session)) if session == self.session => Said::Handshake,
+                Some(Event::InterfaceGone) | None => Said::Gone,
+                Some(_) => Said::Nothing,
+            },
+            Way::Forward { forward, hints } => match forward.event().await {
+                Some(thinlane_forward::Event::Handshake) => Said::Handshake,
+                Some(thinlane_forward::Event::Hint(hint)) if hints.is_news(hint, Instant::now()) => {
+                    Said::Hint(hint.to_string())
+                }
+                Some(thinlane_forward::Event::Hint(_)) => Said::Nothing,
+                None => Said::Gone,
+            },
+        }
+    }
+
+    /// What it has carried, as this end counts it.
+    pub fn counters(&mut self) -> Counters {
+        match &mut self.way {
+            Way::Interface { device, .. } => {
+                device.report(self.session).map(|report| report.counters).unwrap_or_default()
+            }
+            Way::Forward { forward, .. } => forward.counters(),
+        }
+    }
+
+    /// Ends it; `open`: the gateway's end is still open, so that the asset can be told.
+    pub async fn close(self, open: bool) {
+        match self.way {
+            Way::Interface { device, .. } => drop(device),
+            Way::Forward { forward, .. } => forward.close(open).await,
+        }
+    }
+
+    /// Why it is gone.
+    pub fn gone(&self) -> Failure {
+        match &self.way {
+            Way::Interface { name, .. } => interface_gone(name),
+            Way::Forward { .. } => Failure::failed("the lane was closed because thinlane itself failed"),
+        }
+    }
+
+    /// Goes through the relay from now on; `false`: it finds its way itself.
+    fn go_through(&mut self, relay: SocketAddr) -> bool {
+        match &mut self.way {
+            Way::Interface { device, .. } => device.set_endpoint(self.session, relay).is_ok(),
+            Way::Forward { .. } => false,
+        }
+    }
+
+    fn has_shaken_hands(&mut self) -> bool {
+        match &mut self.way {
+            Way::Interface { device, .. } => {
+                device.report(self.session).is_some_and(|report| report.last_handshake.is_some())
+            }
+            // Its events wait; none is dropped before they are looked at.
+            Way::Forward { .. } => false,
+        }
+    }
 }
 
 /// This machine's boot clock, which also counts while it sleeps.
@@ -99,15 +202,32 @@ pub async fn bring_up(armed: &Armed, asset: &AssetName, iface: Option<&str>) -> 
     link.add_address(&iface, told.address).map_err(super::preflight::failed)?;
     super::preflight::unclaimed(&mut link, &iface, told.asset_address)?;
     link.add_route(&iface, told.asset_address).map_err(super::preflight::failed)?;
-    Ok(Lane { device, events: inbox, session, iface })
+    Ok(Lane { session, way: Way::Interface { device, events: inbox, name: iface } })
 }
 
-/// Waits for the first handshake: from then on packets pass.
+/// Ends the lane in this process, behind a local port.
+pub async fn forward(armed: &Armed, door: Door) -> Result<Lane> {
+    let forward = Box::new(super::forward::start(armed, door).await?);
+    Ok(Lane { session: armed.told.session.id, way: Way::Forward { forward, hints: Hints::default() } })
+}
+
+/// Waits for the first handshake: from then on packets pass. A gateway with an endpoint of its own is tried there
+/// first, and then through the relay.
 pub async fn handshake(lane: &mut Lane, armed: &Armed) -> Result<()> {
     let until = Instant::now() + ALL.saturating_sub(armed.asked.elapsed()).max(HANDSHAKE);
+    let mut fallback = armed.told.fallback.as_ref().map(|relay| (Instant::now() + DIRECT, relay));
     loop {
+        if let Some((_, relay)) = fallback.take_if(|(at, _)| Instant::now() >= *at)
+            && let Ok(address) = resolve(relay).await
+            && lane.go_through(address)
+        {
+            eprintln!("{} does not answer; going through the relay", armed.told.endpoint);
+        }
         let Some(left) = until.checked_duration_since(Instant::now()) else {
-            let endpoint = &armed.told.endpoint;
+            let endpoint = match &armed.told.fallback {
+                None => armed.told.endpoint.to_string(),
+                Some(relay) => format!("{} or {relay}", armed.told.endpoint),
+            };
             return Err(Failure::new(
                 Exit::Unreachable,
                 format!("the gateway of {} does not answer through {endpoint} (UDP)", armed.told.session.site),
@@ -115,24 +235,21 @@ pub async fn handshake(lane: &mut Lane, armed: &Armed) -> Result<()> {
             .next(format!("see that a firewall here lets UDP to {endpoint} pass, then try again; thinlane doctor")));
         };
         // The event wakes at once; the report covers one that was dropped.
-        match tokio::time::timeout(left.min(Duration::from_millis(200)), lane.events.recv()).await {
-            Ok(Some(Event::Handshake(session))) if session == lane.session => return Ok(()),
-            Ok(Some(Event::InterfaceGone) | None) => return Err(interface_gone(&lane.iface)),
-            Ok(Some(_)) => {}
-            Err(_) => {
-                if lane.device.report(lane.session).is_some_and(|report| report.last_handshake.is_some()) {
-                    return Ok(());
-                }
-            }
+        match tokio::time::timeout(left.min(Duration::from_millis(200)), lane.next()).await {
+            Ok(Said::Handshake) => return Ok(()),
+            Ok(Said::Gone) => return Err(lane.gone()),
+            Ok(Said::Hint(_) | Said::Nothing) => {}
+            Err(_) if lane.has_shaken_hands() => return Ok(()),
+            Err(_) => {}
         }
     }
 }
 
-pub fn interface_gone(iface: &str) -> Failure {
+fn interface_gone(iface: &str) -> Failure {
     Failure::failed(format!("somebody took the interface {iface} away"))
 }
 
-/// The first address of a name, IPv4 before IPv6.
+/// The first address of a name that this machine has a way to, IPv4 before IPv6.
 async fn resolve(endpoint: &Endpoint) -> Result<SocketAddr> {
     if let Some(address) = endpoint.as_socket_addr() {
         return Ok(address);
@@ -151,16 +268,25 @@ async fn resolve(endpoint: &Endpoint) -> Result<SocketAddr> {
         Err(_) => return Err(unknown("the name server does not answer".to_owned())),
     };
     let mut all: Vec<SocketAddr> = found.collect();
-    all.sort_by_key(SocketAddr::is_ipv6);
+    // What this machine has a way to goes first.
+    all.sort_by_key(|address| (!has_a_way(*address), address.is_ipv6()));
     all.into_iter().next().ok_or_else(|| unknown("it has no address".to_owned()))
+}
+
+/// Whether the system knows a route there; connecting a UDP socket sends nothing.
+fn has_a_way(to: SocketAddr) -> bool {
+    let any: std::net::IpAddr = match to {
+        SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+    };
+    std::net::UdpSocket::bind((any, 0)).and_then(|socket| socket.connect(to)).is_ok()
 }
 
 fn device_failed(error: &DeviceError) -> Failure {
     use DeviceError::Io;
     match error {
         Io { doing, source } if source.kind() == std::io::ErrorKind::PermissionDenied => {
-            Failure::failed(format!("{doing}: not permitted here"))
-                .next("sudo thinlane ...   # or, without privileges: thinlane up REQ --config-out FILE")
+            Failure::failed(format!("{doing}: not permitted here")).next(super::preflight::NO_RIGHTS)
         }
         Io { doing, source } => Failure::failed(format!("{doing}: {}", crate::failure::plain(source))),
         other => Failure::failed(other.to_string()),

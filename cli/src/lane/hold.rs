@@ -4,11 +4,10 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use thinlane_model::{Boot, EndReason, Span, Wall};
-use thinlane_wg::{Device, Event};
 use thinlane_wire::api::{SessionState, SessionView};
 use tokio::sync::mpsc;
 
-use super::activate::{Lane, boot_clock};
+use super::activate::{Lane, Said, boot_clock};
 use super::child::Running;
 use super::watch::Seen;
 use super::{LaneEvent, Reporter, Signal, Signals};
@@ -33,8 +32,8 @@ pub enum Ending {
     },
     /// The session is over by this machine's own clock.
     Expired,
-    /// Somebody took the interface away.
-    InterfaceGone,
+    /// The lane's end here is gone: somebody took the interface away.
+    Gone,
 }
 
 /// How much of a session is left, on this machine's boot clock.
@@ -108,9 +107,10 @@ pub async fn hold(
         tokio::select! {
             signal = signals.next() => return Ok(Ending::Signal(signal)),
             status = ended(command.as_deref_mut()) => return Ok(Ending::Command(status)),
-            event = lane.events.recv() => match event {
-                Some(Event::InterfaceGone) | None => return Ok(Ending::InterfaceGone),
-                Some(_) => {}
+            said = lane.next() => match said {
+                Said::Gone => return Ok(Ending::Gone),
+                Said::Hint(hint) => reporter.out().hint(&hint),
+                Said::Handshake | Said::Nothing => {}
             },
             told = seen.recv(), if following => match told {
                 Some(Seen::Session(view)) => {
@@ -162,7 +162,7 @@ pub fn ends_at(left: Span) -> Option<Wall> {
 }
 
 fn live_line(lane: &mut Lane, session: &SessionView, left: Span) -> String {
-    let counters = lane.device.report(lane.session).map(|report| report.counters).unwrap_or_default();
+    let counters = lane.counters();
     // What the gateway did not let pass is known there only.
     let denied = session.counters.denied_packets + counters.denied_packets;
     format!(

@@ -10,11 +10,12 @@
 //! * [`preflight`] refuses what cannot work before a request is used up.
 //! * [`run`] activates, brings the interface up, holds it and takes it down, whatever happens.
 //! * [`state`] remembers lanes in files, so that [`leftovers`] of a killed process are found.
-//! * [`conf`] writes a stock WireGuard configuration instead.
+//! * [`conf`] writes a stock WireGuard configuration instead, [`forward`] ends the lane in this process.
 
 pub mod activate;
 pub mod child;
 pub mod conf;
+pub mod forward;
 pub mod hold;
 pub mod leftovers;
 pub mod plan;

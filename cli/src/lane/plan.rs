@@ -58,6 +58,14 @@ impl Found {
             Found::None(asset) => asset,
         }
     }
+
+    /// The task of a request that exists.
+    pub fn task(&self) -> Option<&TaskName> {
+        match self {
+            Found::Request(request) => Some(&request.task),
+            Found::None(_) => None,
+        }
+    }
 }
 
 /// Looks for a request that fits the wish; creates nothing.

@@ -13,23 +13,26 @@ use crate::home::Home;
 /// CAP_NET_ADMIN (capability.h).
 const NET_ADMIN: u32 = 12;
 const TUN: &str = "/dev/net/tun";
+/// What works without the right to make an interface.
+pub const NO_RIGHTS: &str = "thinlane connect ... --forward   # needs no rights: your tool connects to 127.0.0.1; or \
+                             sudo thinlane ..., or thinlane up REQ --config-out FILE";
 
 /// Whether this process may make interfaces and routes.
 pub fn privileges() -> Result<()> {
-    let advice = "sudo thinlane ...   # or, without privileges: thinlane up REQ --config-out FILE";
     if !has_capability(&std::fs::read_to_string("/proc/self/status").unwrap_or_default(), NET_ADMIN) {
         return Err(Failure::failed(
             "a lane needs the right to make a network interface (CAP_NET_ADMIN), which you do not have here",
         )
-        .next(advice));
+        .next(NO_RIGHTS));
     }
     match std::fs::File::options().read(true).write(true).open(TUN) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            Err(Failure::failed(format!("a lane needs {TUN}, which you may not open")).next(advice))
+            Err(Failure::failed(format!("a lane needs {TUN}, which you may not open")).next(NO_RIGHTS))
         }
-        Err(error) => Err(Failure::failed(format!("a lane needs {TUN}: {}", crate::failure::plain(&error)))
-            .next("modprobe tun   # in a container: give it the device /dev/net/tun")),
+        Err(error) => Err(Failure::failed(format!("a lane needs {TUN}: {}", crate::failure::plain(&error))).next(
+            "thinlane connect ... --forward, which needs none; or modprobe tun, or give the container the device",
+        )),
     }
 }
 
@@ -39,11 +42,27 @@ pub fn has_capability(status: &str, capability: u32) -> bool {
     line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).is_some_and(|set| set & (1 << capability) != 0)
 }
 
+/// Refuses a second lane to one asset, with or without an interface.
+///
+/// Another person's lane is seen by its interface, where this process may look at interfaces at all.
+pub fn second(home: &Home, asset: &AssetName) -> Result<()> {
+    if let Some(lane) = state::all(home)?.iter().find(|lane| holds(lane, asset)) {
+        return Err(second_lane(asset, &lane.name(), way(lane)));
+    }
+    let interfaces = Link::open().and_then(|mut link| link.ours()).unwrap_or_default();
+    for interface in interfaces {
+        if let Some(alias) = interface.alias.as_deref().and_then(parse_alias)
+            && alias.asset.as_ref() == Some(asset)
+        {
+            return Err(second_lane(asset, &alias.session.to_string(), Some(format!("interface {}", interface.name))));
+        }
+    }
+    Ok(())
+}
+
 /// Refuses a second lane to one asset, a name that is taken, and an address that leads elsewhere.
 pub fn clashes(home: &Home, asset: &AssetView, native: bool, iface: Option<&str>) -> Result<()> {
-    if let Some(lane) = state::all(home)?.iter().find(|lane| holds(lane, &asset.asset)) {
-        return Err(second_lane(&asset.asset, &lane.name(), lane.iface.as_deref()));
-    }
+    second(home, &asset.asset)?;
     let mut link = Link::open().map_err(failed)?;
     if let Some(name) = iface
         && link.interface(name).map_err(failed)?.is_some()
@@ -54,11 +73,7 @@ pub fn clashes(home: &Home, asset: &AssetView, native: bool, iface: Option<&str>
     let destination = if native { asset.address } else { asset.overlay_address };
     for interface in link.ours().map_err(failed)? {
         let Some(alias) = interface.alias.as_deref().and_then(parse_alias) else { continue };
-        let same = alias.asset.as_ref() == Some(&asset.asset);
         let routes = link.routes(&interface.name).unwrap_or_default();
-        if same {
-            return Err(second_lane(&asset.asset, &alias.session.to_string(), Some(&interface.name)));
-        }
         if routes.contains(&(destination, 32)) {
             let other = alias.asset.map_or("another asset".to_owned(), |asset| asset.to_string());
             return Err(Failure::failed(format!(
@@ -75,7 +90,7 @@ pub fn clashes(home: &Home, asset: &AssetView, native: bool, iface: Option<&str>
 pub fn only_one(home: &Home, own: &LaneFile) -> Result<()> {
     let lanes = state::all(home)?;
     match lanes.iter().find(|lane| lane.request != own.request && holds(lane, &own.asset)) {
-        Some(other) => Err(second_lane(&own.asset, &other.name(), other.iface.as_deref())),
+        Some(other) => Err(second_lane(&own.asset, &other.name(), way(other))),
         None => Ok(()),
     }
 }
@@ -122,8 +137,14 @@ pub fn usual_ways(link: &mut Link) -> Vec<Reach> {
     nobodys.into_iter().filter_map(|address| link.reach(address.into()).ok().flatten()).collect()
 }
 
-fn second_lane(asset: &AssetName, session: &str, iface: Option<&str>) -> Failure {
-    let by = iface.map(|iface| format!(", interface {iface}")).unwrap_or_default();
+/// How a lane is used, in words.
+fn way(lane: &LaneFile) -> Option<String> {
+    let forward = lane.forward.map(|local| format!("at {local}"));
+    forward.or_else(|| lane.iface.as_ref().map(|iface| format!("interface {iface}")))
+}
+
+fn second_lane(asset: &AssetName, session: &str, way: Option<String>) -> Failure {
+    let by = way.map(|way| format!(", {way}")).unwrap_or_default();
     Failure::failed(format!("this machine has a lane to {asset} already ({session}{by})"))
         .next(format!("use it, or close it: thinlane down {session}"))
 }

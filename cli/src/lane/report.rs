@@ -1,7 +1,7 @@
 //! What a lane says on its way: JSON events for programs, sentences for people.
 
 use std::io::{IsTerminal, Write};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +23,14 @@ pub enum LaneEvent<'a> {
     /// It may be used.
     Approved(&'a RequestView),
     /// The first packet of the engineer's tool passes (or, exported, the gateway is ready for a handshake).
-    Up { session: &'a SessionView, iface: Option<&'a str>, address: Ipv4Addr, config: Option<&'a Path>, left: Span },
+    Up {
+        session: &'a SessionView,
+        iface: Option<&'a str>,
+        address: Ipv4Addr,
+        forward: Option<SocketAddr>,
+        config: Option<&'a Path>,
+        left: Span,
+    },
     /// The end is near.
     Warning { session: SessionId, left: Span, ends_at: Option<Wall> },
     /// The end has moved.
@@ -136,12 +143,15 @@ fn to_json(event: &LaneEvent<'_>) -> Value {
             value["approvers"] = json!(view.decision.obligations.approvers);
             value
         }
-        LaneEvent::Up { session, iface, address, config, left } => {
+        LaneEvent::Up { session, iface, address, forward, config, left } => {
             let mut value = json!({
                 "event": "up", "session": session.id, "request": session.request, "asset": session.asset,
                 "task": session.task, "iface": iface, "asset_address": address, "asset_port": session.port,
                 "protocol": session.protocol, "ends_at": session.ends_at, "remaining_seconds": left.as_secs(),
             });
+            if let Some(forward) = forward {
+                value["forward"] = json!(forward);
+            }
             if let Some(config) = config {
                 value["config"] = json!(config);
             }
@@ -171,11 +181,12 @@ fn sentence(event: &LaneEvent<'_>) -> Option<String> {
             let by = if view.approvals.is_empty() { String::new() } else { format!(" by {}", text::joined(by)) };
             format!("{} is approved{by} for {}", view.id, time::duration(view.seconds))
         }
-        LaneEvent::Up { session, iface, address, config, left } => {
-            let way = match (iface, config) {
-                (Some(iface), _) => format!("interface {iface}"),
-                (None, Some(config)) => format!("in {}", config.display()),
-                (None, None) => "armed".to_owned(),
+        LaneEvent::Up { session, iface, address, forward, config, left } => {
+            let way = match (iface, forward, config) {
+                (Some(iface), ..) => format!("interface {iface}"),
+                (None, Some(forward), _) => format!("connect your tool to {forward}"),
+                (None, None, Some(config)) => format!("in {}", config.display()),
+                (None, None, None) => "armed".to_owned(),
             };
             format!(
                 "lane to {} is up: {address} {}/{}, {way}, {} left ({})",

@@ -1,9 +1,11 @@
 //! A lane's whole life after its approval, with one way out whatever happens.
 
 use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use thinlane_forward::Door;
 use thinlane_model::{EndReason, RequestId, SessionId, Span};
 use thinlane_wire::api::{AssetView, SessionState, SessionView};
 
@@ -27,6 +29,8 @@ pub struct Plan {
     pub asset: AssetView,
     pub native: bool,
     pub iface: Option<String>,
+    /// The local port that leads into it instead of an interface.
+    pub door: Option<Door>,
     /// What runs inside; empty: the lane stays until it is ended.
     pub command: Vec<OsString>,
 }
@@ -47,6 +51,7 @@ pub async fn run(
         session: None,
         iface: None,
         asset_address: None,
+        forward: None,
         ends_at: None,
         config: None,
         holder: Holder::this()?,
@@ -77,7 +82,7 @@ async fn live(
     context: &Context,
     client: &Client,
     reporter: &Reporter,
-    plan: Plan,
+    mut plan: Plan,
     mut file: LaneFile,
     signals: &mut Signals,
 ) -> Result<Exit> {
@@ -100,11 +105,14 @@ async fn live(
     file.session = Some(armed.told.session.id);
     file.asset_address = Some(armed.told.asset_address);
     file.ends_at = armed.told.session.ends_at;
-    file.iface = Some(plan.iface.clone().unwrap_or_else(|| format!("tl-{}", armed.told.session.id.short())));
+    file.forward = plan.door.as_ref().map(Door::address);
+    if plan.door.is_none() {
+        file.iface = Some(plan.iface.clone().unwrap_or_else(|| format!("tl-{}", armed.told.session.id.short())));
+    }
     let written = file.write(&context.home);
 
     let opened = match written {
-        Ok(()) => signals.or(open(&armed, &plan)).await,
+        Ok(()) => signals.or(open(&armed, &mut plan)).await,
         Err(failure) => Ok(Err(failure)),
     };
     let lane = match opened {
@@ -121,9 +129,12 @@ async fn live(
     up(context, client, reporter, &plan, file, armed, lane, signals).await
 }
 
-/// Interface and first handshake.
-async fn open(armed: &Armed, plan: &Plan) -> Result<Lane> {
-    let mut lane = activate::bring_up(armed, &plan.asset.asset, plan.iface.as_deref()).await?;
+/// Interface or local port, and first handshake.
+async fn open(armed: &Armed, plan: &mut Plan) -> Result<Lane> {
+    let mut lane = match plan.door.take() {
+        Some(door) => activate::forward(armed, door).await?,
+        None => activate::bring_up(armed, &plan.asset.asset, plan.iface.as_deref()).await?,
+    };
     activate::handshake(&mut lane, armed).await?;
     Ok(lane)
 }
@@ -144,28 +155,33 @@ async fn up(
     let left = boot_clock().until(armed.deadline);
     let said = reporter.tell(&LaneEvent::Up {
         session: &told.session,
-        iface: Some(&lane.iface),
+        iface: lane.iface(),
         address: told.asset_address,
+        forward: lane.forward(),
         config: None,
         left,
     });
     // The keys live on in the device only.
     drop(armed.keys);
-    let around = Surroundings { address: told.asset_address, port: told.session.port, session, iface: &lane.iface };
+    let (address, port) = match lane.forward() {
+        Some(SocketAddr::V4(local)) => (*local.ip(), local.port()),
+        Some(SocketAddr::V6(local)) => (Ipv4Addr::LOCALHOST, local.port()),
+        None => (told.asset_address, told.session.port),
+    };
+    let around = Surroundings { address, port, session, iface: lane.iface().unwrap_or_default() };
     let mut command = match said
         .and_then(|()| (!plan.command.is_empty()).then(|| child::start(&plan.command, &around)).transpose())
     {
         Ok(command) => command,
         Err(failure) => {
-            drop(lane);
+            lane.close(true).await;
             let _ = close(context, client, reporter, &file, session, EndReason::Released, signals).await;
             return Err(failure);
         }
     };
     let seen = watch::follow(client.clone(), session);
     let ending = hold::hold(&mut lane, told.session, armed.deadline, seen, command.as_mut(), signals, reporter).await;
-    let iface = lane.iface.clone();
-    finish(context, client, reporter, &file, session, ending, lane, command, signals, &iface).await
+    finish(context, client, reporter, &file, session, ending, lane, command, signals).await
 }
 
 #[allow(clippy::too_many_arguments, reason = "the parts of one lane, given back at its end")]
@@ -179,13 +195,12 @@ async fn finish(
     lane: Lane,
     mut command: Option<Running>,
     signals: &mut Signals,
-    iface: &str,
 ) -> Result<Exit> {
     let ending = match ending {
         Ok(ending) => ending,
         Err(failure) => {
             stop(&mut command).await;
-            drop(lane);
+            lane.close(true).await;
             let _ = close(context, client, reporter, file, session, EndReason::Released, signals).await;
             return Err(failure);
         }
@@ -199,12 +214,12 @@ async fn finish(
                 running.wait_a_little().await;
             }
             stop(&mut command).await;
-            drop(lane);
+            lane.close(true).await;
             close(context, client, reporter, file, session, EndReason::Released, signals).await?;
             Ok(signal.exit())
         }
         Ending::Command(status) => {
-            drop(lane);
+            lane.close(true).await;
             close(context, client, reporter, file, session, EndReason::Released, signals).await?;
             match child::exit_code(status) {
                 0 => Ok(Exit::Other(0)),
@@ -212,7 +227,7 @@ async fn finish(
             }
         }
         Ending::Remote { reason, detail } => {
-            drop(lane);
+            lane.close(false).await;
             file.remove(&context.home);
             reporter.tell(&LaneEvent::Down { session, reason: reason.as_str(), detail: detail.as_deref() })?;
             stop(&mut command).await;
@@ -220,17 +235,18 @@ async fn finish(
             Err(over(session, &format!("{reason}{detail}")))
         }
         Ending::Expired => {
-            drop(lane);
+            lane.close(false).await;
             file.remove(&context.home);
             reporter.tell(&LaneEvent::Down { session, reason: EndReason::Expired.as_str(), detail: None })?;
             stop(&mut command).await;
             Err(over(session, EndReason::Expired.as_str()))
         }
-        Ending::InterfaceGone => {
-            drop(lane);
+        Ending::Gone => {
+            let gone = lane.gone();
+            lane.close(false).await;
             stop(&mut command).await;
             let _ = close(context, client, reporter, file, session, EndReason::Failed, signals).await;
-            Err(activate::interface_gone(iface))
+            Err(gone)
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Which lanes this machine holds or has exported: one small file each, without any key.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,9 @@ pub struct LaneFile {
     pub iface: Option<String>,
     #[serde(default)]
     pub asset_address: Option<Ipv4Addr>,
+    /// Where it is used instead of an interface.
+    #[serde(default)]
+    pub forward: Option<SocketAddr>,
     #[serde(default)]
     pub ends_at: Option<Wall>,
     /// The configuration that was written instead of an interface.
@@ -180,6 +183,7 @@ mod tests {
             session: Some("ses_abcdefgh".parse().expect("an id")),
             iface: Some("tl-abcdefgh".into()),
             asset_address: None,
+            forward: None,
             ends_at: None,
             config: None,
             holder,
