@@ -34,6 +34,8 @@ pub enum Job {
     Sweep,
     /// A name was resolved: where a lane's peer is to be looked for.
     Endpoint(SessionId, SocketAddr),
+    /// New keys for every lane, now.
+    Handshake,
     /// Begin anew with the device, on this UDP port (0: any).
     Device(u16),
     /// Stop; with `true` after removing everything.
@@ -118,6 +120,10 @@ impl Bench {
                     if let Err(error) = self.kernel.set_endpoint(session, address) {
                         tracing::debug!(%session, %error, "no endpoint set");
                     }
+                    None
+                }
+                Job::Handshake => {
+                    self.kernel.handshake();
                     None
                 }
                 Job::Device(port) => {

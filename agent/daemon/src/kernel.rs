@@ -276,6 +276,13 @@ impl Kernel {
         Ok(self.device()?.set_endpoint(session, endpoint)?)
     }
 
+    /// Every lane shakes hands again at once.
+    pub fn handshake(&mut self) {
+        if let Some(device) = &mut self.device {
+            device.handshake();
+        }
+    }
+
     /// Leads the engineer's address to the device.
     pub fn add_route(&mut self, grant: &Grant) -> anyhow::Result<()> {
         self.traces.add(grant.session, &grant.tuple)?;

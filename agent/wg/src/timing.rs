@@ -8,6 +8,10 @@ use crate::lane::kind;
 const TICK: Span = Span::from_millis(250);
 /// Between two attempts, and without an answer to data before a new one (whitepaper: REKEY_TIMEOUT).
 const RETRY: Span = Span::from_secs(5);
+/// The first repetitions come sooner, for where one message in ten is lost nobody should wait for the protocol's 5 s;
+/// the relay lets one a second pass.
+const RETRY_SOON: Span = Span::from_millis(1_100);
+const SOON: u32 = 2;
 /// After data came and nothing went back, an empty packet tells the peer that the path works. The protocol says
 /// 10 s; ours must come before the other end's 5 s are over.
 const ANSWER: Span = Span::from_secs(3);
@@ -31,6 +35,8 @@ pub(crate) struct Timing {
     ticked: Boot,
     /// The attempt that is under way.
     attempt: Option<Boot>,
+    /// Attempts since the last success.
+    tries: u32,
     /// Since when a new key is wanted whatever the age of the present one.
     renewal: Option<Boot>,
     established: Option<Boot>,
@@ -52,6 +58,7 @@ impl Timing {
             keepalive: keepalive.filter(|secs| *secs > 0).map(|secs| Span::from_secs(secs.into())),
             ticked: now,
             attempt: None,
+            tries: 0,
             renewal: None,
             established: None,
             initiator: false,
@@ -86,6 +93,7 @@ impl Timing {
         match kind {
             kind::INITIATION => {
                 self.attempt = Some(now);
+                self.tries = self.tries.saturating_add(1);
                 return;
             }
             kind::DATA => self.unacknowledged = None,
@@ -101,6 +109,7 @@ impl Timing {
 
     pub(crate) fn established(&mut self, initiator: bool, now: Boot) {
         self.attempt = None;
+        self.tries = 0;
         self.renewal = None;
         self.established = Some(now);
         self.initiator = initiator;
@@ -114,6 +123,7 @@ impl Timing {
     /// A new key is wanted now, whatever the age of the present one.
     pub(crate) fn renew(&mut self, now: Boot) {
         self.attempt = None;
+        self.tries = 0;
         self.renewal = Some(now);
     }
 
@@ -125,7 +135,7 @@ impl Timing {
     }
 
     pub(crate) fn wants_handshake(&self, now: Boot) -> bool {
-        if self.attempt.is_some_and(|attempt| now < attempt + RETRY) {
+        if self.retry_at().is_some_and(|retry| now < retry) {
             return false;
         }
         self.handshake_at(now).is_some_and(|at| at <= now)
@@ -137,7 +147,7 @@ impl Timing {
 
     /// When the lane next has something to do; `reachable`: it has an endpoint to send to.
     pub(crate) fn due(&self, now: Boot, reachable: bool) -> Option<Boot> {
-        let retry = self.attempt.map(|attempt| attempt + RETRY);
+        let retry = self.retry_at();
         let handshake = self.handshake_at(now).map(|at| retry.map_or(at, |retry| retry.max(at)));
         let keepalive = if self.is_live(now) { self.keepalive_at() } else { None };
         let ahead = |at: Boot| (at > now).then_some(at);
@@ -151,6 +161,11 @@ impl Timing {
     /// Whether there is a key to send with.
     pub(crate) fn is_live(&self, now: Boot) -> bool {
         self.established.is_some_and(|at| at.until(now) < KEY_LIFE)
+    }
+
+    /// Before when the attempt that is under way is not repeated.
+    fn retry_at(&self) -> Option<Boot> {
+        self.attempt.map(|attempt| attempt + if self.tries <= SOON { RETRY_SOON } else { RETRY })
     }
 
     /// From when on a new handshake is wanted, whether or not an attempt is under way.
@@ -186,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn an_initiating_lane_tries_at_once_and_every_five_seconds_for_ever() {
+    fn an_initiating_lane_tries_at_once_twice_soon_and_every_five_seconds_for_ever() {
         let mut timing = Timing::new(true, None, START);
         let mut attempts = Vec::new();
         let mut now = START;
@@ -198,7 +213,7 @@ mod tests {
             }
             now = timing.due(now, true).expect("something to wait for");
         }
-        let wanted: Vec<u64> = (0..120).map(|try_| try_ * 5000).collect();
+        let wanted: Vec<u64> = [0, 1100].into_iter().chain((0..120).map(|try_| 2200 + try_ * 5000)).collect();
         assert_eq!(attempts, wanted);
     }
 
@@ -263,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_renewal_is_tried_until_it_succeeds_or_patience_ends() {
-        for (held, tries) in [(true, 24), (false, 18)] {
+        for (held, tries) in [(true, 26), (false, 20)] {
             let mut timing = Timing::new(held, None, START);
             timing.established(true, START);
             timing.renew(at(10));

@@ -7,7 +7,7 @@ use thinlane_model::{Boot, PublicKey, Span};
 
 use crate::bucket::{Bucket, Rate};
 use crate::mac::Mac1Key;
-use crate::verdict::Targets;
+use crate::verdict::{MOST_TARGETS, Targets};
 
 /// How long an end is served at two addresses, and its former one is still listened to.
 pub(crate) const TWO_ADDRESSES: Span = Span::from_secs(20);
@@ -15,6 +15,8 @@ pub(crate) const TWO_ADDRESSES: Span = Span::from_secs(20);
 const REFUSED: Span = Span::from_secs(60);
 /// Silence after which a newer unconfirmed address takes the place of an older one.
 const SILENT: Span = Span::from_secs(1);
+/// Unconfirmed addresses served at once: a carrier that gives an end a new one every few seconds does not stall it.
+const MOST_BESIDE: usize = MOST_TARGETS - 1;
 /// How often an end may begin to be served at another address.
 const MOVES: Rate = Rate { per_second: 1, burst: 6 };
 /// An index dies a little after its key, which WireGuard uses for 180 s.
@@ -34,7 +36,8 @@ pub(crate) struct End {
     address: Option<Address>,
     /// Where it was before its last move: listened to until then, not served.
     former: Option<(SocketAddr, Boot)>,
-    beside: Option<Beside>,
+    /// The oldest first.
+    beside: Vec<Beside>,
     refused: VecDeque<(SocketAddr, Boot)>,
     moves: Bucket,
     indices: Vec<Index>,
@@ -98,7 +101,7 @@ impl End {
             key: key.map(|key| (key, Mac1Key::of(&key))),
             address: None,
             former: None,
-            beside: None,
+            beside: Vec::new(),
             refused: VecDeque::new(),
             moves: Bucket::new(MOVES),
             indices: Vec::new(),
@@ -120,8 +123,8 @@ impl End {
 
     /// Where data for it goes.
     pub(crate) fn targets(&self, now: Boot) -> Option<Targets> {
-        let beside = self.beside.filter(|beside| now < beside.until).map(|beside| beside.at);
-        self.address().map(|first| Targets::one(first).and(beside))
+        let beside = self.beside.iter().filter(|beside| now < beside.until).map(|beside| beside.at);
+        self.address().map(|first| beside.fold(Targets::one(first), Targets::and))
     }
 
     /// Where an initiation for it goes: also to where its own last one came from, or two ends that both moved
@@ -129,14 +132,14 @@ impl End {
     pub(crate) fn initiation_targets(&self, now: Boot) -> Option<Targets> {
         let targets = self.targets(now)?;
         let attempt = self.attempts.iter().rev().find(|attempt| attempt.is_young(now)).map(|attempt| attempt.from);
-        Some(targets.and(targets.second.or(attempt)))
+        Some(attempt.map_or(targets, |attempt| targets.and(attempt)))
     }
 
     /// Whether `from` is where this end is, was a moment ago, or is served for now.
     pub(crate) fn is_at(&self, from: SocketAddr, now: Boot) -> bool {
         self.address() == Some(from)
             || self.former.is_some_and(|(at, until)| at == from && now < until)
-            || self.beside.is_some_and(|beside| beside.at == from && now < beside.until)
+            || self.beside.iter().any(|beside| beside.at == from && now < beside.until)
     }
 
     /// Whether this end may have sent data to the other's `index` from `from`.
@@ -229,10 +232,10 @@ impl End {
         match self.address {
             Some(Address { at: before, .. }) if before != at => {
                 self.former = Some((before, now + TWO_ADDRESSES));
-                self.beside = None;
+                self.beside.clear();
                 self.refused.clear();
             }
-            _ => self.beside = self.beside.filter(|beside| beside.at != at),
+            _ => self.beside.retain(|beside| beside.at != at),
         }
         self.address = Some(Address { at, confirmed: true });
     }
@@ -251,25 +254,28 @@ impl End {
 
     /// Hears data from where the end is served beside its own address.
     pub(crate) fn hear(&mut self, from: SocketAddr, now: Boot) {
-        if let Some(beside) = self.beside.as_mut().filter(|beside| beside.at == from) {
+        if let Some(beside) = self.beside.iter_mut().find(|beside| beside.at == from) {
             beside.heard = now;
         }
     }
 
     /// Serves `from` beside the end's own address for a while, unless that was tried in vain, is tried too
-    /// often, or another such address is in use. Says whether anything changed.
+    /// often, or as many such addresses as may be are in use. Says whether anything changed.
     #[must_use]
     pub(crate) fn serve_beside(&mut self, from: SocketAddr, now: Boot) -> bool {
         self.expire_beside(now);
         self.refused.retain(|(_, until)| now < *until);
-        let in_use = self.beside.is_some_and(|beside| now < beside.heard + SILENT);
-        if in_use || self.refused.iter().any(|(at, _)| *at == from) || !self.moves.take(1, now) {
+        let full = self.beside.len() >= MOST_BESIDE;
+        let silent = self.beside.iter().position(|beside| beside.heard + SILENT <= now);
+        let refused = self.refused.iter().any(|(at, _)| *at == from);
+        if refused || (full && silent.is_none()) || !self.moves.take(1, now) {
             return false;
         }
-        if let Some(before) = self.beside {
+        if let Some(silent) = silent.filter(|_| full) {
+            let before = self.beside.remove(silent);
             self.refuse(before.at, now);
         }
-        self.beside = Some(Beside { at: from, until: now + TWO_ADDRESSES, heard: now });
+        self.beside.push(Beside { at: from, until: now + TWO_ADDRESSES, heard: now });
         true
     }
 
@@ -288,7 +294,7 @@ impl End {
         indices.sort_unstable();
         indices.dedup();
         let mut addresses: Vec<SocketAddr> = self.address().into_iter().collect();
-        addresses.extend(self.beside.map(|beside| beside.at));
+        addresses.extend(self.beside.iter().map(|beside| beside.at));
         addresses.extend(self.former.map(|(at, _)| at));
         addresses.sort_unstable();
         addresses.dedup();
@@ -296,8 +302,8 @@ impl End {
     }
 
     fn expire_beside(&mut self, now: Boot) {
-        if let Some(beside) = self.beside.filter(|beside| beside.until <= now) {
-            self.beside = None;
+        while let Some(old) = self.beside.iter().position(|beside| beside.until <= now) {
+            let beside = self.beside.remove(old);
             self.refuse(beside.at, now);
         }
     }

@@ -75,7 +75,8 @@ impl Relay {
         session.end_mut(to.other()).take_index(sender, now);
         self.link(id);
         // To where the attempt came from; and to where the end is known to be, should a copy have been quicker.
-        Ok(Passed { owner: (id, to), to: Targets::one(attempt.from).and(confirmed) })
+        let first = Targets::one(attempt.from);
+        Ok(Passed { owner: (id, to), to: confirmed.map_or(first, |confirmed| first.and(confirmed)) })
     }
 
     /// What an end under load sends instead of an answer: it changes nothing, and is taken from a known end only.

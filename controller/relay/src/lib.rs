@@ -34,7 +34,8 @@
 //!
 //! Data goes by (source address, receiver index). From an unknown source it is forwarded if the index is unique
 //! among open sessions and its counter is ahead of all seen from the end's own address; then the source is served
-//! *beside* the confirmed address for 20 s, so an end whose carrier gave it another address does not stall. It is not
+//! *beside* the confirmed address for 20 s, so an end whose carrier gave it another address does not stall; up to
+//! three such sources are served at once, since a carrier in trouble does so every few seconds. They are not
 //! confirmed by that; only a handshake does. Copies of recorded packets are not ahead; one who can
 //! see an index and forges a counter earns 20 s of ciphertext, and takes nothing from the end.
 //!

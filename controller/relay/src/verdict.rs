@@ -24,11 +24,15 @@ pub enum Verdict {
     Drop(DropReason),
 }
 
-/// One address, or two while it is not sure at which of them an end is.
+/// Addresses that one datagram is sent to, at most.
+pub(crate) const MOST_TARGETS: usize = 4;
+
+/// One address, or a few while it is not sure at which of them an end is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Targets {
-    pub first: SocketAddr,
-    pub second: Option<SocketAddr>,
+    first: SocketAddr,
+    /// Without gaps.
+    others: [Option<SocketAddr>; MOST_TARGETS - 1],
 }
 
 /// Why a datagram was dropped.
@@ -106,16 +110,21 @@ impl Side {
 
 impl Targets {
     pub(crate) fn one(first: SocketAddr) -> Self {
-        Self { first, second: None }
+        Self { first, others: [None; MOST_TARGETS - 1] }
     }
 
-    pub(crate) fn and(self, second: Option<SocketAddr>) -> Self {
-        Self { second: second.filter(|second| *second != self.first), ..self }
+    /// One address more, if it is new and there is room.
+    pub(crate) fn and(mut self, address: SocketAddr) -> Self {
+        let new = self.iter().all(|other| other != address);
+        if let Some(free) = self.others.iter_mut().find(|other| other.is_none()).filter(|_| new) {
+            *free = Some(address);
+        }
+        self
     }
 
-    /// The addresses, one or two.
+    /// The addresses, at least one.
     pub fn iter(&self) -> impl Iterator<Item = SocketAddr> + use<> {
-        std::iter::once(self.first).chain(self.second)
+        std::iter::once(self.first).chain(self.others.into_iter().flatten())
     }
 }
 

@@ -19,18 +19,15 @@ const CASES: &[Case] = &[
     ("the_closing_record_counts_exactly", the_closing_record_counts_exactly),
     ("what_may_not_be_is_refused_with_the_right_exit_code", what_may_not_be_is_refused),
     ("an_away_gateway_is_said_within_thirty_seconds", an_away_gateway_is_said),
+    ("a_restarted_agent_resumes_its_lanes", a_restarted_agent_resumes_its_lanes),
+    ("a_restarted_controller_keeps_lanes_open", a_restarted_controller_keeps_lanes_open),
     ("backup_and_restore_while_running", backup_and_restore_while_running),
     ("cleanup_leaves_no_trace", cleanup_leaves_no_trace),
 ];
 
-/// Not reliable yet: the first handshake after a restart can be lost, and then the lane waits five seconds.
-const HELD_BACK: &[Case] = &[
-    ("a_restarted_agent_resumes_its_lanes", a_restarted_agent_resumes_its_lanes),
-    ("a_restarted_controller_keeps_lanes_open", a_restarted_controller_keeps_lanes_open),
-];
 
 fn main() -> ExitCode {
-    run("tlane", CASES, HELD_BACK)
+    run("tlane", CASES)
 }
 
 fn a_lane_carries_a_real_modbus_client(lab: &Lab) -> Result<()> {

@@ -82,6 +82,10 @@ impl Daemon {
         }
         self.take_direct_port(welcome.direct_port);
         self.site.handle_channel(true, now);
+        if self.site.armed() > 0 {
+            // A controller that began anew has a relay that does not know yet where this gateway is.
+            self.submit(Job::Handshake);
+        }
         self.tell_remembered(None, now);
         self.plan_renewal(now);
     }

@@ -214,7 +214,7 @@ proptest! {
             let ends = &net.world.relay.sessions[&session(1)];
             let links = |side| ends.end(side).links.clone();
             prop_assert!(links(Side::Engineer).indices.len() <= 10 && links(Side::Gateway).indices.len() <= 10);
-            prop_assert!(net.world.relay.indices.len() <= 20 && net.world.relay.addresses.len() <= 6);
+            prop_assert!(net.world.relay.indices.len() <= 20 && net.world.relay.addresses.len() <= 10);
         }
         net.world.wait(31_000);
         net.shake(Side::Gateway, 0);

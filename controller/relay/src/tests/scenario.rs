@@ -88,13 +88,15 @@ fn either_ends_data_keeps_a_rebound_end_from_stalling() {
 #[test]
 fn an_end_that_rebinds_again_and_again_is_followed() {
     let mut world = World::connected();
-    for port in 5..10 {
-        world.wait(2500);
+    for port in 5..12 {
+        // Quicker than silence could show that the one before is no longer in use.
+        world.wait(700);
         assert_eq!(world.send(at(port), &data(20, u64::from(port))), Ok(vec![2]));
-        assert_eq!(world.send(at(2), &data(10, u64::from(port))), Ok(vec![1, port]));
+        let served = world.send(at(2), &data(10, u64::from(port))).expect("served");
+        assert!(served[0] == 1 && served.contains(&port) && served.len() <= 4, "{port}: {served:?}");
     }
-    world.shake(9, 11, 2, 21);
-    assert_eq!(world.served(Side::Engineer), [9]);
+    world.shake(11, 11, 2, 21);
+    assert_eq!(world.served(Side::Engineer), [11]);
 }
 
 #[test]

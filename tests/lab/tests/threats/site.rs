@@ -30,6 +30,11 @@ pub fn t04_a_clock_jump_moves_no_end(lab: &Lab) -> Result<()> {
         drop((echo, lane));
         agent.signal("TERM")?;
         agent.finish(5_000)?;
+        // The launcher has ended; the agent itself takes its interface away first.
+        wait_until(5_000, "the agent has ended", || {
+            Ok(lab.agent("south", &["status"]).run()?.code != 0
+                && !lab.on("south", &["ip", "-br", "link"]).run()?.good()?.stdout.contains("tl0"))
+        })?;
     }
     lab.agent_process("south", "start")
 }
