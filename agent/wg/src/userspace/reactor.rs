@@ -8,8 +8,8 @@ use std::sync::mpsc::Receiver;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
-use nix::sys::time::TimeSpec;
-use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
+use rustix::time::{Itimerspec, TimerfdTimerFlags, Timespec, timerfd_settime};
 use thinlane_model::{Boot, Now, SessionId};
 
 use super::ports::Ports;
@@ -321,16 +321,15 @@ impl Reactor {
         if due == self.alarm {
             return Ok(());
         }
-        match due {
-            None => self.timer.unset(),
-            Some(Boot(millis)) => {
-                // Zero would switch the timer off.
-                let millis = i64::try_from(millis.max(1)).unwrap_or(i64::MAX);
-                let at = TimeSpec::new(millis / 1000, millis % 1000 * 1_000_000);
-                self.timer.set(Expiration::OneShot(at), TimerSetTimeFlags::TFD_TIMER_ABSTIME)
-            }
-        }
-        .map_err(errno("set the timer"))?;
+        let never = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let at = due.map_or(never, |Boot(millis)| {
+            // Zero would switch the timer off.
+            let millis = i64::try_from(millis.max(1)).unwrap_or(i64::MAX);
+            Timespec { tv_sec: millis / 1000, tv_nsec: millis % 1000 * 1_000_000 }
+        });
+        // The kernel itself is asked, like for the time: what is preloaded to move the wall clock moves libc's timers.
+        timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &Itimerspec { it_interval: never, it_value: at })
+            .map_err(|error| io("set the timer")(error.into()))?;
         self.alarm = due;
         Ok(())
     }
