@@ -50,6 +50,12 @@ pub trait Device: Send {
     /// the next.
     fn suspend_all(&mut self) -> Vec<LaneReport>;
 
+    /// What of an open lane the kernel has not as it shall be, in a word; `None`: it stands whole, as far as this
+    /// backend has anything in the kernel.
+    fn missing(&mut self, _session: SessionId) -> Result<Option<&'static str>, DeviceError> {
+        Ok(None)
+    }
+
     /// The name of the interface that carries a lane's packets; `None`: no such lane.
     fn interface(&self, session: SessionId) -> Option<String>;
 

@@ -1,7 +1,7 @@
 //! WireGuard devices, addresses and routes, for the gateway and for the engineer's machine.
 //!
 //! * [`Device`] is what a backend does for lanes; [`Userspace`] is the backend that needs nothing but
-//!   `/dev/net/tun`.
+//!   `/dev/net/tun`, [`Kernel`] the one that has the kernel encrypt.
 //! * [`gate`] is the second lock, which judges every packet without the kernel's help; [`packet`] reads and
 //!   writes packets. Both are pure.
 //! * [`link`] sets up interfaces, addresses and routes over rtnetlink.
@@ -14,6 +14,7 @@ mod clock;
 mod device;
 pub mod gate;
 mod guard;
+pub mod kernel;
 pub mod key;
 mod lane;
 pub mod link;
@@ -27,6 +28,7 @@ mod userspace;
 
 pub use clock::{boot, now};
 pub use device::{Backend, DeniedFlow, Device, DeviceError, Direction, Event, LaneReport, LaneRole, LaneSpec};
+pub use kernel::{Kernel, KernelConfig, KernelError};
 pub use offload::{Offload, OffloadError, TunOffload};
 pub use switch::fuzz_device;
 pub use userspace::{Userspace, UserspaceConfig};

@@ -14,6 +14,7 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 
+pub(crate) mod rules;
 mod socket;
 #[cfg(test)]
 mod tests;

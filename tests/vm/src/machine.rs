@@ -39,11 +39,11 @@ const ON_DEMAND: &[&str] = &["wireguard"];
 const MEMORY: &str = "512";
 /// What busybox stands in for; everything else is the real tool.
 const APPLETS: &[&str] = &[
-    "sh", "mount", "mkdir", "insmod", "poweroff", "cat", "cut", "grep", "sleep", "sysctl", "true", "false", "ls", "cp",
+    "mount", "mkdir", "insmod", "poweroff", "cat", "cut", "grep", "sleep", "sysctl", "true", "false", "ls", "cp",
     "sed", "date", "dmesg",
 ];
-/// The real tools that tests call.
-const TOOLS: &[&str] = &["ip", "nft", "ss", "wg"];
+/// The real tools that tests call. A shell of busybox would prefer its own `ip`.
+const TOOLS: &[&str] = &["sh", "ip", "nft", "ss", "wg"];
 
 /// Something to run in the machine.
 #[derive(Debug, Clone)]
@@ -118,7 +118,7 @@ impl Machine {
             .arg(&self.kernel)
             .arg("-initrd")
             .arg(&self.image)
-            .args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off"])
+            .args(["-append", "console=ttyS0 loglevel=1 panic=-1 mitigations=off"])
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(Stdio::piped())

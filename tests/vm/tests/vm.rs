@@ -25,6 +25,19 @@ const PLAN: &[(&str, &str, &[&str], &[(&str, &str)])] = &[
         &[],
     ),
     ("agent/nft", "table", &["a_flowtable_of_any_table_is_found_with_its_devices"], &[]),
+    (
+        "agent/wg",
+        "kernel",
+        &[
+            "a_kernel_without_wireguard_says_so_and_one_with_it_can",
+            "a_lane_between_two_kernel_ends_carries_and_leaves_no_trace",
+            "a_userspace_engineer_uses_a_kernel_gateway_and_roams",
+            "without_the_tables_mark_nothing_is_routed_either_way",
+            "a_kernel_lane_ends_at_its_deadline_and_a_dead_process_leaves_nothing_for_long",
+            "an_interface_that_somebody_removes_is_told_and_a_port_is_not_shared",
+        ],
+        &[],
+    ),
 ];
 
 fn outcomes() -> &'static [Outcome] {
@@ -72,4 +85,9 @@ fn on_linux_6_1_an_extended_lease_is_read_back_and_every_lane_ends_on_time() {
 #[test]
 fn on_linux_6_1_flow_offload_is_found() {
     all_passed("agent/nft/tests/table.rs");
+}
+
+#[test]
+fn on_linux_6_1_the_kernel_carries_lanes_behind_the_second_lock() {
+    all_passed("agent/wg/tests/kernel.rs");
 }

@@ -34,7 +34,7 @@ pub enum LinkError {
 
 impl LinkError {
     /// Whether the kernel refused with one of these error numbers.
-    pub(super) fn is_one_of(&self, codes: &[i32]) -> bool {
+    pub(crate) fn is_one_of(&self, codes: &[i32]) -> bool {
         let LinkError::Kernel { source, .. } = self else { return false };
         source.raw_os_error().is_some_and(|code| codes.contains(&code))
     }
