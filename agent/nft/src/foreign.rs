@@ -84,7 +84,7 @@ impl Nft {
         }
     }
 
-    fn foreign_rules(&mut self) -> Result<BTreeMap<(u8, String, String), Vec<Canon>>, NftError> {
+    fn foreign_rules(&mut self) -> Result<RulesOf, NftError> {
         let mut rules: BTreeMap<_, Vec<Canon>> = BTreeMap::new();
         for (family, (table, chain, rule)) in self.foreign_dump(kind::GET_RULE, &AttrBuf::new(), foreign_rule)? {
             rules.entry((family, table, chain)).or_default().push(rule);
@@ -174,8 +174,11 @@ fn contains_ours(bytes: &[u8]) -> bool {
     bytes.windows(4).any(|four| four == whole) || bytes.windows(3).any(|three| three == b"tl-")
 }
 
+/// What other tables' chains do.
+struct Rules(RulesOf);
+
 /// Rules by family, table and chain.
-struct Rules(BTreeMap<(u8, String, String), Vec<Canon>>);
+type RulesOf = BTreeMap<(u8, String, String), Vec<Canon>>;
 
 /// What became of the packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
