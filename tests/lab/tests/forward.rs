@@ -22,7 +22,7 @@ const CASES: &[Case] = &[
 ];
 
 fn main() -> ExitCode {
-    run("tfwd", CASES, &[])
+    run("tfwd", CASES)
 }
 
 fn a_real_modbus_client_works_without_any_right(lab: &Lab) -> Result<()> {
