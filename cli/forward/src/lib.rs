@@ -14,6 +14,7 @@
 
 pub mod datagrams;
 mod forward;
+mod fuzz;
 pub mod inner;
 mod local;
 pub mod packet;
@@ -24,4 +25,5 @@ pub mod stack;
 pub mod timing;
 pub mod tunnel;
 
+pub use fuzz::{fuzz_inner, fuzz_seeds};
 pub use forward::{Config, Door, DoorError, Event, Forward, Hint, StartError};

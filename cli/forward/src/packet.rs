@@ -62,7 +62,7 @@ pub fn checksum(start: u32, bytes: &[u8]) -> u16 {
 }
 
 /// What the TCP and UDP checksums begin with: addresses, protocol and length.
-fn pseudo_header(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, length: usize) -> u32 {
+pub(crate) fn pseudo_header(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, length: usize) -> u32 {
     let halves = |address: Ipv4Addr| (address.to_bits() >> 16) + (address.to_bits() & 0xffff);
     halves(source) + halves(destination) + u32::from(protocol) + length as u32
 }

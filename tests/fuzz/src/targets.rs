@@ -31,6 +31,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "packet", run: packet, seeds: packets },
     Target { name: "gate", run: thinlane_wg::gate::fuzz_gate, seeds: packets },
     Target { name: "kernel-answer", run: kernel_answer, seeds: kernel_answers },
+    Target { name: "forward", run: thinlane_forward::fuzz_inner, seeds: thinlane_forward::fuzz_seeds },
 ];
 
 fn none() -> Vec<Vec<u8>> {
