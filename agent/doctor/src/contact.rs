@@ -127,8 +127,8 @@ pub fn admission(to: &Endpoint, addresses: &[SocketAddr], config: Arc<ClientConf
 fn connect(addresses: &[SocketAddr], until: Instant) -> Result<TcpStream, NoTcp> {
     let (tell, told) = channel();
     let addresses = &addresses[..addresses.len().min(MOST_ADDRESSES)];
-    for address in addresses.iter().copied() {
-        let tell = tell.clone();
+    for address in addresses {
+        let (address, tell) = (*address, tell.clone());
         let patience = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         std::thread::spawn(move || {
             // Another one was faster: then nobody listens.

@@ -65,8 +65,8 @@ fn exchange(ticket: &ProbeTicket, relay: SocketAddr) -> std::io::Result<RelayFac
             }
             let question = ticket.question(number, usize::from(size.saturating_sub(header)).max(SHORTEST_PROBE));
             asked.insert(number, began.elapsed());
-            match socket.send(&question) {
-                Ok(_) => sent += 1,
+            match sent_at_last(socket, &question) {
+                Ok(()) => sent += 1,
                 // Larger than the interface takes: as good as no answer.
                 Err(error) if error.raw_os_error() == Some(nix::libc::EMSGSIZE) => {}
                 // What an earlier one met: the host refuses, or a router knows no way.
@@ -99,6 +99,19 @@ fn exchange(ticket: &ProbeTicket, relay: SocketAddr) -> std::io::Result<RelayFac
         tried: SIZES[SIZES.len() - 1],
         fragments: (largest < full).then(|| heard.answers.contains_key(&FRAGMENTED)),
     })
+}
+
+/// Sends, also where what a router said of an earlier, larger packet is told in place of sending (ip(7)).
+fn sent_at_last(socket: &UdpSocket, question: &[u8]) -> std::io::Result<()> {
+    const TRIES: usize = 4;
+    let mut last = Ok(());
+    for _ in 0..TRIES {
+        last = match socket.send(question) {
+            Err(error) if error.raw_os_error() == Some(nix::libc::EMSGSIZE) => Err(error),
+            other => return other.map(drop),
+        };
+    }
+    last
 }
 
 /// The largest packet that came back whole; 0: none but the smallest.

@@ -111,3 +111,67 @@ fn a_closed_port_refuses_and_a_mute_one_does_not_answer_in_time() {
     assert_eq!(found, Contact::NotTls("no answer in time".into()));
     assert_eq!(contact(&to, &[], &ours.der, Instant::now()), Contact::NotTried);
 }
+
+/// A controller's channel port that asks for a certificate of `clients`, and then says something or nothing.
+fn channel(own: &Authority, clients: &Authority, says: Option<FromController>) -> SocketAddr {
+    let (chain, key) = certified(own, "localhost");
+    let mut roots = RootCertStore::empty();
+    roots.add(clients.der.clone()).expect("a root");
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("TLS 1.3")
+        .with_client_cert_verifier(verifier.build().expect("a verifier"))
+        .with_single_cert(chain, key)
+        .expect("a certificate");
+    accept(move |tcp| {
+        let connection = ServerConnection::new(Arc::new(config)).expect("a connection");
+        let mut stream = StreamOwned::new(connection, tcp);
+        while stream.conn.is_handshaking() {
+            if stream.conn.complete_io(&mut stream.sock).is_err() {
+                // The alert that says why is on its way.
+                let _ = stream.conn.write_tls(&mut stream.sock);
+                return;
+            }
+        }
+        if let Some(message) = says {
+            let _ = stream.write_all(&message.encode().expect("short"));
+            let _ = stream.flush();
+        }
+        // Holds the connection until the other end lets it go.
+        let _ = stream.read(&mut [0; 64]);
+    })
+}
+
+fn certified(authority: &Authority, name: &str) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+    let key = KeyPair::generate().expect("a key");
+    let params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+    let der = params.signed_by(&key, &authority.issuer).expect("signed").der().clone();
+    (vec![der], PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der())))
+}
+
+fn shown(controller: &Authority, gateway: &Authority, at: SocketAddr) -> Admission {
+    let (chain, key) = certified(gateway, "gateway");
+    let mut roots = RootCertStore::empty();
+    roots.add(controller.der.clone()).expect("a root");
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("TLS 1.3")
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)
+        .expect("a certificate");
+    let to = format!("localhost:{}", at.port()).parse().expect("an endpoint");
+    admission(&to, &[at], Arc::new(config), Instant::now() + Duration::from_secs(5))
+}
+
+#[test]
+fn a_certificate_is_taken_refused_by_tls_or_turned_away_with_a_word() {
+    let (ours, other) = (authority(), authority());
+    assert_eq!(shown(&ours, &ours, channel(&ours, &ours, None)), Admission::Taken);
+    let refused = shown(&ours, &other, channel(&ours, &ours, None));
+    assert!(matches!(refused, Admission::TurnedAway { reason: None, .. }), "{refused:?}");
+    let goodbye = thinlane_wire::Goodbye { reason: GoodbyeReason::Revoked, detail: "no longer good".into() };
+    let revoked = shown(&ours, &ours, channel(&ours, &ours, Some(FromController::Goodbye(goodbye))));
+    let word = Admission::TurnedAway { reason: Some(GoodbyeReason::Revoked), detail: "no longer good".into() };
+    assert_eq!(revoked, word);
+}
