@@ -3,14 +3,15 @@
 //! ```text
 //! from the lane's interface  marked as passed    the main table
 //!                            marked as refused   the lane's own table, so that `forward` can answer with a reset
+//!                            to the asset        the main table, for the LAN's reverse path check
 //!                            else                unreachable
 //! to the engineer's /32      marked as passed    the lane's own table
 //!                            a reset of ours, an ICMP error    the same
 //!                            else                unreachable
 //! ```
-//! The rule for local addresses comes before all of them, so a packet to the gateway itself is held back by the reverse
-//! path (RFC 3704, `rp_filter`): without its mark the way back to its source is unreachable, strict or loose
-//! (`__fib_validate_source` in net/ipv4/fib_frontend.c, with `src_valid_mark`).
+//! The rule for local addresses comes before all of them, so a packet to the gateway itself, as one to the asset, is held
+//! back by the reverse path (RFC 3704, `rp_filter`): without its mark the way back to its source is unreachable, strict
+//! or loose (`__fib_validate_source` in net/ipv4/fib_frontend.c, with `src_valid_mark`).
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -61,6 +62,14 @@ fn rules(name: &str, index: u32, tuple: &Tuple, marks: Marks) -> Vec<Rule> {
         to(STOP, None),
         from(marks.passed, MAIN),
         from(marks.refused, own),
+        // A LAN that checks reverse paths asks as if this were an answer, and without a mark. What comes in unmarked is
+        // stopped by this interface's own check.
+        Rule {
+            from_interface: Some(name.to_owned()),
+            source: Some(tuple.engineer),
+            destination: Some(tuple.address),
+            ..rule(LEAD, Some(MAIN))
+        },
         Rule { mark: Some((marks.passed, marks.mask)), ..to(LEAD, Some(own)) },
         here(tuple.destination),
         // An error about a packet has no source while its way is looked up (`icmp_route_lookup` in net/ipv4/icmp.c).
