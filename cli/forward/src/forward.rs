@@ -139,11 +139,17 @@ impl Forward {
         let seed = u64::from_le_bytes(seed.try_into().expect("eight bytes"));
         let index = u32::from_le_bytes(index[..4].try_into().expect("four bytes"));
         let endpoint = config.endpoint.clone();
-        let path = Path::open(config.endpoint, config.fallback).await.map_err(|source| StartError::Endpoint { endpoint, source })?;
+        let path = Path::open(config.endpoint, config.fallback)
+            .await
+            .map_err(|source| StartError::Endpoint { endpoint, source })?;
         let local = door.address();
         let now = Instant::ZERO;
         let inner = Inner::new(config.address, config.asset, door.protocol(), config.mtu, seed, now);
-        let tunnel = Tunnel::new(&config.private, &config.peer, Some(&config.preshared), config.keepalive, index, now);
+        let mut tunnel =
+            Tunnel::new(&config.private, &config.peer, Some(&config.preshared), config.keepalive, index, now);
+        if path.has_choice() {
+            tunnel.has_choice();
+        }
         let (events, inbox) = mpsc::channel(EVENTS);
         let shared = Arc::new(Shared {
             inner: Mutex::new(inner),

@@ -25,5 +25,5 @@ pub mod stack;
 pub mod timing;
 pub mod tunnel;
 
-pub use fuzz::{fuzz_inner, fuzz_seeds};
 pub use forward::{Config, Door, DoorError, Event, Forward, Hint, StartError};
+pub use fuzz::{fuzz_inner, fuzz_seeds};

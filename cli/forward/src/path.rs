@@ -50,6 +50,11 @@ impl Path {
         known.unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, 0).into())
     }
 
+    /// Whether the peer may be at more than one address.
+    pub fn has_choice(&self) -> bool {
+        self.candidates.len() > 1
+    }
+
     /// An authentic message came from there.
     pub fn heard(&mut self, from: SocketAddr) {
         self.heard = Some(from);
@@ -67,8 +72,9 @@ impl Path {
         moved
     }
 
-    /// Nothing comes back this way: the next address of the peer's, and a fresh socket.
-    pub fn try_another(&mut self) {
+    /// Nothing comes back this way: the next address of the peer's, and a fresh socket. `true`: it is another address.
+    pub fn try_another(&mut self) -> bool {
+        let before = self.to();
         match self.found.try_recv() {
             Ok(found) if found != self.candidates => {
                 self.candidates = found;
@@ -90,6 +96,7 @@ impl Path {
                 }
             });
         }
+        self.to() != before
     }
 
     /// A fresh socket; if there is none to be had, the old one stays.

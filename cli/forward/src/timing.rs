@@ -19,8 +19,10 @@ const KEY_LIFE: Duration = Duration::from_secs(180);
 const BUSY: Duration = Duration::from_millis(250);
 /// ... and this often otherwise.
 const IDLE: Duration = Duration::from_secs(5);
-/// Silence of this length makes the way there doubtful: two handshakes were not answered.
+/// Silence of this length makes the way there doubtful: two handshakes were not answered ...
 const DOUBT: Duration = Duration::from_secs(11);
+/// ... and of this length one that has never led there, where there is another.
+const FIRST_DOUBT: Duration = Duration::from_secs(3);
 
 /// The times that matter.
 #[derive(Debug)]
@@ -37,6 +39,10 @@ pub struct Timing {
     unanswered: Option<Instant>,
     /// The first data that was heard since something was sent.
     unacknowledged: Option<Instant>,
+    /// The next handshake is due at once.
+    hurried: bool,
+    /// There is more than one way, and the peer has not answered on any.
+    choice: bool,
     /// When the way there was last doubted.
     doubted: Option<Instant>,
     busy_until: Instant,
@@ -54,11 +60,19 @@ impl Timing {
             sent: now,
             unanswered: None,
             unacknowledged: None,
+            hurried: false,
+            choice: false,
             doubted: None,
             busy_until: now,
         }
     }
 
+    /// There is more than one way to the peer: the first is doubted sooner.
+    pub fn has_choice(&mut self) {
+        self.choice = true;
+    }
+
+    /// `Tunn`'s timers were looked at.
     pub fn ticked(&mut self, now: Instant) {
         self.ticked = Some(now);
     }
@@ -71,6 +85,7 @@ impl Timing {
     /// A handshake was begun.
     pub fn began(&mut self, now: Instant) {
         self.attempt = Some(now);
+        self.hurried = false;
         self.unanswered.get_or_insert(now);
     }
 
@@ -88,6 +103,7 @@ impl Timing {
     pub fn heard(&mut self, data: bool, now: Instant) {
         self.unanswered = None;
         self.doubted = None;
+        self.choice = false;
         if data {
             self.unacknowledged.get_or_insert(now);
             self.busy_until = now + IDLE;
@@ -108,10 +124,9 @@ impl Timing {
         self.unacknowledged = None;
     }
 
-    /// The next attempt is due at once, whatever came of the last one.
+    /// The next attempt is due at once, whatever came of the last one; the key that there is stays in use.
     pub fn hurry(&mut self) {
-        self.attempt = None;
-        self.established = None;
+        self.hurried = true;
     }
 
     /// Whether there is a key to send with.
@@ -146,6 +161,9 @@ impl Timing {
     }
 
     fn handshake_at(&self) -> Instant {
+        if self.hurried {
+            return Instant::ZERO;
+        }
         let fresh = match self.established {
             Some(at) => at + if self.initiator { REKEY } else { REKEY_LATE },
             None => Instant::ZERO,
@@ -162,7 +180,8 @@ impl Timing {
 
     fn doubt_at(&self) -> Option<Instant> {
         let since = self.unanswered?;
-        Some(self.doubted.map_or(since, |doubted| doubted.max(since)) + DOUBT)
+        let patience = if self.choice { FIRST_DOUBT } else { DOUBT };
+        Some(self.doubted.map_or(since, |doubted| doubted.max(since)) + patience)
     }
 }
 
@@ -250,6 +269,19 @@ mod tests {
         timing.began(at(3));
         assert!(!timing.wants_handshake(at(4)));
         timing.hurry();
-        assert!(timing.wants_handshake(at(4)));
+        assert!(timing.wants_handshake(at(4)) && timing.is_live(at(4)));
+        timing.began(at(4));
+        assert!(!timing.wants_handshake(at(5)), "once");
+    }
+
+    #[test]
+    fn a_way_that_never_led_there_is_doubted_sooner() {
+        let mut timing = Timing::new(25, at(0));
+        timing.has_choice();
+        timing.began(at(0));
+        assert!(!timing.doubts(at(2)) && timing.doubts(at(3)) && !timing.doubts(at(5)) && timing.doubts(at(6)));
+        timing.heard(false, at(6));
+        timing.sent(true, at(7));
+        assert!(!timing.doubts(at(17)) && timing.doubts(at(18)));
     }
 }

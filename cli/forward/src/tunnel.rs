@@ -88,6 +88,11 @@ impl Tunnel {
         self.timing.doubts(now)
     }
 
+    /// There is more than one way to the peer; see [`Timing::has_choice`].
+    pub fn has_choice(&mut self) {
+        self.timing.has_choice();
+    }
+
     /// The way to the peer has changed: it learns so by a new handshake.
     pub fn hurry(&mut self) {
         self.timing.hurry();

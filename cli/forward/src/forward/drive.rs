@@ -104,10 +104,14 @@ impl Driver {
         let outbox = &mut self.outbox;
         self.tunnel.tick(now, &mut |message| keep(outbox, message));
         if self.tunnel.doubts(now) {
-            if !std::mem::replace(&mut self.away, true) {
+            // Before the first answer whoever waits for it says so.
+            if self.handshakes > 0 && !std::mem::replace(&mut self.away, true) {
                 self.shared.hint(Hint::Away);
             }
-            self.path.try_another();
+            if self.path.try_another() {
+                self.tunnel.hurry();
+                self.on_time(now);
+            }
         }
     }
 
