@@ -282,6 +282,10 @@ fn show(session: &SessionView) -> String {
         thinlane_model::Path::Relay => "through the relay",
         thinlane_model::Path::Direct => "direct",
     };
+    let path = match &session.path_reason {
+        Some(why) => format!("{path}: {why}"),
+        None => path.to_owned(),
+    };
     let end = match (session.end_reason, &session.end_detail) {
         (Some(reason), Some(detail)) => format!("{reason}: {detail}"),
         (Some(reason), None) => reason.to_string(),
@@ -294,7 +298,8 @@ fn show(session: &SessionView) -> String {
         ("user", who),
         ("asset", format!("{} at {}", session.asset, session.site)),
         ("task", format!("{} ({} {})", session.task, session.protocol, session.port)),
-        ("lane", format!("{} -> {}, {path}", session.address, session.asset_address)),
+        ("lane", format!("{} -> {}", session.address, session.asset_address)),
+        ("path", path),
         ("reason", session.reason.clone()),
         ("ticket", session.ticket.clone().unwrap_or_default()),
         ("opened", time::local_or_dash(session.opened_at)),

@@ -363,4 +363,5 @@ fn counted(session: &mut Session, ended: &Ended) {
     session.counters = ended.counters;
     session.counters_final = ended.counters_final;
     session.last_handshake_at = session.last_handshake_at.max(ended.last_handshake_at);
+    session.carried = ended.path.or(session.carried);
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use thinlane_model::{Boot, Counters, EndReason, Grant, Login, PublicKey, RequestId, SessionId, SiteId, Wall};
+use thinlane_model::{Boot, Counters, EndReason, Grant, Login, Path, PublicKey, RequestId, SessionId, SiteId, Wall};
 
 /// One thing to do once the events are committed. The executor decides nothing; all of these may be repeated.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,4 +75,6 @@ pub struct Observation {
     pub endpoint: Option<String>,
     /// Counted by a kernel that merges segments.
     pub merged: bool,
+    /// Which way the last handshake came, where there are two.
+    pub path: Option<Path>,
 }

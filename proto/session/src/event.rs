@@ -201,6 +201,9 @@ pub struct Ended {
     pub counters_final: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handshake_at: Option<Wall>,
+    /// Which way the lane took, where there were two and one was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<thinlane_model::Path>,
     pub late_packets: u64,
     /// The gateway's signed record and its signature, base 64.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -218,9 +218,12 @@ pub struct Session {
     pub idle_seconds: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relay: Option<Endpoint>,
-    /// The gateway's own endpoint, where the relay is not used.
+    /// The gateway's own endpoint, which is tried before the relay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub direct: Option<Endpoint>,
+    /// Which way the last handshake came that was seen; known where there are two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carried: Option<Path>,
     pub serial: u64,
     pub boot: BootId,
     /// On the gateway's boot clock.
@@ -262,13 +265,20 @@ impl Session {
         matches!(self.state, SessionState::Arming | SessionState::Active)
     }
 
+    /// The way that the lane takes, as far as known; before the first handshake the one that is tried first.
     pub fn path(&self) -> Path {
-        if self.direct.is_some() { Path::Direct } else { Path::Relay }
+        let first = if self.direct.is_some() { Path::Direct } else { Path::Relay };
+        self.carried.unwrap_or(first)
     }
 
-    /// Where the engineer's handshakes go.
+    /// Where the engineer's handshakes go first.
     pub fn endpoint(&self) -> Option<&Endpoint> {
         self.direct.as_ref().or(self.relay.as_ref())
+    }
+
+    /// Where they go when nobody answers at the gateway's own endpoint.
+    pub fn fallback(&self) -> Option<&Endpoint> {
+        self.relay.as_ref().filter(|_| self.direct.is_some())
     }
 
     /// The grant as it stands: the same bytes each time until an extension raises the serial.

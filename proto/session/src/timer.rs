@@ -115,6 +115,7 @@ impl World {
             ended: Box::new(Ended {
                 counters: seen.map_or(session.counters, |seen| seen.counters),
                 last_handshake_at: seen.and_then(|seen| seen.last_handshake_at),
+                path: seen.and_then(|seen| seen.path),
                 detail,
                 ..Ended::of(session, reason)
             }),
@@ -139,6 +140,7 @@ impl Ended {
             counters: session.counters,
             counters_final: false,
             last_handshake_at: None,
+            path: None,
             late_packets: 0,
             record: None,
             signature: None,

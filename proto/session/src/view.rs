@@ -1,6 +1,6 @@
 //! The world as the API shows it.
 
-use thinlane_model::{IdError, LockId, Now, RequestId, SessionId, SiteId, Wall};
+use thinlane_model::{IdError, LockId, Now, Path, RequestId, SessionId, SiteId, Wall};
 use thinlane_wire::api::{self, LockKind, SessionState};
 
 use crate::decide::missing;
@@ -35,7 +35,8 @@ impl World {
             end_reason: it.end_reason.or_else(|| it.ending.as_ref().map(|ending| ending.reason)),
             end_detail: it.end_detail.clone().or_else(|| it.ending.as_ref().and_then(|ending| ending.detail.clone())),
             endpoint: seen.and_then(|seen| seen.endpoint.clone()),
-            path: it.path(),
+            path: seen.and_then(|seen| seen.path).unwrap_or_else(|| it.path()),
+            path_reason: Some(why(it, seen.and_then(|seen| seen.path).or(it.carried))),
             backend: it.backend.clone(),
             policy: it.policy.clone(),
             approvals: it.approvals.iter().map(view_of_approval).collect(),
@@ -252,4 +253,14 @@ fn kind_and_name(target: &LockTarget) -> (LockKind, String) {
 /// The API names a person; the controller's own locks stand under its own name.
 fn by(lock: &Lock) -> thinlane_model::Login {
     lock.by.clone().unwrap_or_else(|| "controller".parse().expect("a fixed name that is well formed"))
+}
+
+/// Why a lane takes the way it takes, for people; `carried`: the way that a handshake came.
+fn why(it: &Session, carried: Option<Path>) -> String {
+    match (&it.direct, carried) {
+        (None, _) => format!("site {} has no endpoint of its own", it.site_name),
+        (Some(direct), None) => format!("{direct} is tried first"),
+        (Some(direct), Some(Path::Direct)) => format!("the gateway answered at {direct}"),
+        (Some(direct), Some(Path::Relay)) => format!("{direct} was tried first and did not answer"),
+    }
 }

@@ -164,6 +164,7 @@ impl World {
         old.last_handshake_at = old.last_handshake_at.max(crate::decide::plausible(seen.last_handshake_at));
         old.endpoint = seen.endpoint.or(old.endpoint.take());
         old.merged = seen.merged;
+        old.path = seen.path.or(old.path);
         true
     }
 }

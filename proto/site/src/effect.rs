@@ -28,7 +28,7 @@ pub enum Step {
     /// given or kept.
     Keys { session: SessionId, preshared: Option<Secret> },
     /// Opens the device's second lock for the grant's tuple until its deadline, with the session's keys. `endpoint`
-    /// is where the engineer was seen last, in direct mode; `initiate`: shake hands at once.
+    /// is where the engineer was seen last, if not through the relay; `initiate`: shake hands at once.
     OpenDevice { grant: Box<Grant>, endpoint: Option<String>, initiate: bool },
     /// Routes the engineer's /32 into the device.
     AddRoute { grant: Box<Grant> },

@@ -1,5 +1,7 @@
 //! One lane's way through its steps.
 
+use std::net::SocketAddr;
+
 use thinlane_model::{Boot, Counters, EndReason, Grant, PublicKey, Secret, Span};
 use thinlane_wire::{SessionCounters, SignedGrant};
 
@@ -225,12 +227,23 @@ impl Lane {
             OpenStage::Keys => Step::Keys { session: self.grant.session, preshared: self.preshared.clone() },
             OpenStage::Device => Step::OpenDevice {
                 grant: grant(),
-                endpoint: self.endpoint.clone().filter(|_| self.grant.relay.is_none()),
+                endpoint: self.endpoint.clone().filter(|seen| !self.is_relayed(seen)),
                 initiate: self.grant.relay.is_some() || self.endpoint.is_some(),
             },
             OpenStage::Route => Step::AddRoute { grant: grant() },
             OpenStage::Lane => Step::OpenLane { grant: grant() },
             OpenStage::ReadBack => Step::ReadBack { grant: grant() },
+        }
+    }
+
+    /// Whether an engineer who was seen there came through the relay. A relay given by name may have another address by
+    /// now, and must then be asked for anew; its port tells it from an engineer who came directly.
+    fn is_relayed(&self, seen: &str) -> bool {
+        let Some(relay) = &self.grant.relay else { return false };
+        match (seen.parse::<SocketAddr>(), relay.as_socket_addr()) {
+            (Ok(seen), Some(relay)) => seen == relay,
+            (Ok(seen), None) => seen.port() == relay.port(),
+            (Err(_), _) => true,
         }
     }
 

@@ -141,16 +141,17 @@ async fn activated(app: &App, view: SessionView) -> Answer<Activated> {
         .core
         .read(move |state| {
             let session = state.world().session(&id)?;
-            Some((session.gateway_key?, session.endpoint()?.clone()))
+            Some((session.gateway_key?, session.endpoint()?.clone(), session.fallback().cloned()))
         })
         .await?;
-    let (gateway_key, endpoint) = found.ok_or_else(|| Problem::not_found(format!("session {id} has ended")))?;
+    let (gateway_key, endpoint, fallback) = found.ok_or_else(|| Problem::not_found(format!("session {id} has ended")))?;
     Ok(Activated {
         schema: Schema,
         address: view.address,
         asset_address: view.asset_address,
         gateway_key,
         endpoint,
+        fallback,
         mtu: MTU,
         keepalive: KEEPALIVE,
         remaining_ms: view.remaining_ms.unwrap_or(0),

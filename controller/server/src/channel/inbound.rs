@@ -2,6 +2,7 @@
 
 use data_encoding::HEXLOWER;
 use ed25519_dalek::VerifyingKey;
+use thinlane_model::Path;
 use thinlane_session::{Actor, Certificate, Closing, Command, Observation};
 use thinlane_wire::api::{DeniedView, ErrorBody, ErrorCode, LiveEvent, Schema};
 use thinlane_wire::{
@@ -81,11 +82,17 @@ impl Connection {
             let mut views = Vec::new();
             for one in sessions {
                 let last_handshake_at = one.handshake_age.map(|age| now - age);
+                let path = step.world().session(&one.session).filter(|it| it.direct.is_some()).and_then(|_| {
+                    // What the relay did not carry came directly.
+                    let relayed = relay.stats(one.session).is_some_and(|stats| stats.last_handshake.is_some());
+                    last_handshake_at.map(|_| if relayed { Path::Relay } else { Path::Direct })
+                });
                 let seen = Observation {
                     counters: one.counters,
                     last_handshake_at,
                     endpoint: one.endpoint,
                     merged: one.merged,
+                    path,
                 };
                 if step.observe(&site, one.session, seen) && watched {
                     views.extend(views::session(step.world(), &relay, &one.session));

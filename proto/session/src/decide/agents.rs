@@ -178,6 +178,7 @@ impl<'a> Deciding<'a, '_> {
             counters: bounded(closing.counters),
             counters_final: true,
             last_handshake_at: plausible(closing.last_handshake_at),
+            path: self.world.observation(&session.id).and_then(|seen| seen.path),
             late_packets: closing.late_packets.min(super::MOST),
             record: bounded_text(closing.record),
             signature: bounded_text(closing.signature),

@@ -109,7 +109,7 @@ impl<'a> Deciding<'a, '_> {
         clock: AgentClock,
     ) -> Result<Session, Refusal> {
         let (world, now) = (self.world, self.now());
-        let relay = if site.endpoint.is_some() { None } else { self.ctx.relay.cloned() };
+        let relay = self.ctx.relay.cloned();
         if site.endpoint.is_none() && relay.is_none() {
             return Err(Refusal::NoPath { site: site.name.to_string() });
         }
@@ -155,6 +155,7 @@ impl<'a> Deciding<'a, '_> {
             idle_seconds: task.idle.map(Span::as_secs),
             relay,
             direct: site.endpoint.clone(),
+            carried: None,
             serial: world.meta.serial + 1,
             boot: clock.boot,
             deadline: clock.time + length,

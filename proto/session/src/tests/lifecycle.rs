@@ -1,6 +1,6 @@
 //! From a request to its evidence, and each way in which a session ends.
 
-use thinlane_model::RefuseReason;
+use thinlane_model::{Path, RefuseReason};
 
 use super::*;
 
@@ -304,9 +304,29 @@ fn an_asset_of_a_site_with_an_endpoint_is_reached_directly() {
     lab.effects.clear();
     let id = lab.activate("alice", request, 1);
     assert_eq!(lab.session(id).endpoint(), Some(&endpoint));
-    assert_eq!(lab.session(id).grant().relay, None);
-    assert!(!lab.effects.iter().any(|effect| matches!(effect, Effect::RelayOpen { .. })));
+    // The relay stands by.
+    assert_eq!(lab.session(id).fallback(), lab.relay.as_ref());
+    assert_eq!(lab.session(id).grant().relay, lab.relay);
+    assert!(lab.effects.iter().any(|effect| matches!(effect, Effect::RelayOpen { .. })));
+    let shown = |lab: &Lab| {
+        let view = lab.world.session_view(&id, lab.now).expect("a session");
+        (view.path, view.path_reason.unwrap_or_default())
+    };
+    assert_eq!(shown(&lab), (Path::Direct, "gw.example:51820 is tried first".to_owned()));
+    let seen = |path| Observation { path: Some(path), ..Observation::default() };
+    lab.world.observe(&site, id, seen(Path::Direct));
+    assert_eq!(shown(&lab), (Path::Direct, "the gateway answered at gw.example:51820".to_owned()));
+    lab.world.observe(&site, id, seen(Path::Relay));
+    let relayed = (Path::Relay, "gw.example:51820 was tried first and did not answer".to_owned());
+    assert_eq!(shown(&lab), relayed);
+    lab.take(person("otto"), Command::Kill { session: id, reason: "enough".to_owned() });
+    lab.wait(secs(7200));
+    assert_eq!(lab.session(id).state, SessionState::Ended);
+    assert_eq!(shown(&lab), relayed, "what was seen is kept");
     lab.relay = None;
+    let alone = lab.approved("alice", "rtu-9", 60);
+    let id = lab.activate("alice", alone, 3);
+    assert_eq!((lab.session(id).fallback(), lab.session(id).grant().relay), (None, None));
     let other = lab.approved("alice", "meter-1", 60);
     let command = Command::Activate { request: other, engineer_key: key(2), native: false, clock: lab.clock() };
     lab.refuse(person("alice"), command, ErrorCode::Internal);

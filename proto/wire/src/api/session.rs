@@ -43,6 +43,10 @@ pub struct Activated {
     /// Where handshakes go: the relay, or the gateway itself.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub endpoint: Endpoint,
+    /// The relay, where handshakes go when the gateway does not answer at its own endpoint.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    #[serde(default)]
+    pub fallback: Option<Endpoint>,
     pub mtu: u16,
     pub keepalive: u16,
     /// What is left now, in milliseconds: for a countdown that needs no clock in step.
@@ -98,6 +102,9 @@ pub struct SessionView {
     pub endpoint: Option<String>,
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub path: Path,
+    /// Why this way and not the other, for people.
+    #[serde(default)]
+    pub path_reason: Option<String>,
     #[serde(default)]
     pub backend: Option<String>,
     #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value))]
