@@ -130,7 +130,7 @@ fn of_status(facts: &Facts, status: &Status, findings: &mut Vec<Finding>) {
     if let Some(why) = status.why_not_ready.as_deref().filter(|_| !status.isolated) {
         let offload = why.contains("flow offload");
         // Said below, with the table's name.
-        if !(offload && !facts.kernel.flowtables.is_empty()) {
+        if !offload || facts.kernel.flowtables.is_empty() {
             let code = if offload { "flow-offload" } else { "not-ready" };
             findings.push(
                 Finding::problem(code, sentence(&format!("The agent opens no lanes: {why}")))
