@@ -20,7 +20,7 @@ const CASES: &[Case] = &[
 ];
 
 fn main() -> ExitCode {
-    run("tdoc", CASES, &[])
+    run("tdoc", CASES)
 }
 
 const DROP_UDP: &str =
