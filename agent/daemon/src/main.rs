@@ -24,6 +24,7 @@ mod http;
 mod identity;
 mod kernel;
 mod logging;
+mod owner;
 mod privilege;
 mod saved;
 mod tls;
@@ -41,6 +42,7 @@ use tracing::level_filters::LevelFilter;
 use crate::failure::Failure;
 use crate::files::Dirs;
 use crate::logging::LogFormat;
+use crate::owner::Keep;
 
 /// The gateway's agent: opens one lane per session, and nothing else.
 #[derive(Debug, Parser)]
@@ -102,6 +104,11 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command, dirs: &Dirs) -> Result<(), Failure> {
+    match &command {
+        Command::Completions { .. } | Command::Man { .. } | Command::Version => {}
+        Command::Run(_) => owner::become_owner(dirs, Keep::Network)?,
+        _ => owner::become_owner(dirs, Keep::NetworkAndReading)?,
+    }
     match command {
         Command::Enroll(args) => cmd::enroll::enroll(&args, dirs),
         Command::Status(args) => cmd::status::status(&args, dirs),
