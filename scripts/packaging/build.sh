@@ -45,8 +45,17 @@ cargo_dist() {
     local target=$1 name
     shift
     name=$(echo "$target" | tr 'a-z-' 'A-Z_')
-    (cd "$here" && env "CARGO_TARGET_${name}_RUSTFLAGS=-C target-feature=+crt-static $(remap)" \
+    # A panic ends the program: nothing is ever unwound.
+    (cd "$here" && env "CARGO_TARGET_${name}_RUSTFLAGS=-C target-feature=+crt-static -C force-unwind-tables=no $(remap) $(link_small "$target")" \
         nice -n 10 cargo build --quiet --locked --profile dist --target "$target" "$@")
+}
+
+# LLD, which recent compilers for this machine link with, folds equal functions and packs relocations; others do not.
+link_small() {
+    local flags='-C link-arg=-Wl,--icf=all -C link-arg=-Wl,-z,pack-relative-relocs'
+    case $1 in "$(uname -m)"-*) ;; *) return 0 ;; esac
+    # shellcheck disable=SC2086
+    if echo 'fn main() {}' | rustc -C target-feature=+crt-static $flags -o "$work/links" - 2>/dev/null && "$work/links"; then printf '%s' "$flags"; fi
 }
 
 build_here() {
@@ -70,4 +79,21 @@ foreign() {
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends rustc-web cargo-web "$2" >/dev/null ||
         die "could not install $2"
+}
+
+# No compiled libraries are carried for these: the standard library is built from its source as well.
+build_std() {
+    local arch=$1 target=$2 tool
+    case $arch in
+        armv7) tool=arm-linux-gnueabihf; need "$tool-gcc:gcc-arm-linux-gnueabihf" "$tool-gcc:libc6-dev-armhf-cross" ;;
+        mipsel) tool=mipsel-linux-gnu; need "$tool-gcc:gcc-mipsel-linux-gnu" "$tool-gcc:libc6-dev-mipsel-cross" ;;
+    esac
+    need /usr/bin/rustc:rustc-web /usr/bin/cargo:cargo-web
+    [ -e /usr/lib/rustlib/src/rust/library/Cargo.lock ] || need "rust-web-source:rust-web-src"
+    local upper
+    upper=$(echo "$target" | tr 'a-z-' 'A-Z_')
+    PATH=/usr/bin:/bin CARGO_HOME=${CARGO_HOME:-$HOME/.cargo} RUSTC_BOOTSTRAP=1 \
+        env "CC_${target//-/_}=$tool-gcc" "AR_${target//-/_}=$tool-ar" "CARGO_TARGET_${upper}_LINKER=$tool-gcc" \
+        "CARGO_TARGET_${upper}_RUSTFLAGS=-C target-feature=+crt-static -C force-unwind-tables=no $(remap)" \
+        nice -n 10 cargo build --quiet --locked --profile dist --target "$target" -Zbuild-std=std,panic_abort -p thinlane-agent --manifest-path "$here/Cargo.toml"
 }

@@ -72,7 +72,7 @@ deb() {
     install -D -m 644 "$work/$arch/complete/$name.fish" "$root/usr/share/fish/vendor_completions.d/$name.fish"
     fill "$parts/debian/copyright" "MIT=$(sed -n '/^Permission/,$p' "$here/LICENSE-MIT" | sed 's/^$/./; s/^/ /')" >"$doc/copyright"
     fill "$parts/debian/changelog" "PACKAGE=$name" "VERSION=$version" "DATE=$(date -Ru -d "@$SOURCE_DATE_EPOCH")" | gzip -9n >"$doc/changelog.gz"
-    gzip -9nc "$out.new/${name}_$arch.cdx.json" >"$doc/sbom.cdx.json.gz"
+    [ "$parts_list" = no ] || gzip -9nc "$out.new/${name}_$arch.cdx.json" >"$doc/sbom.cdx.json.gz"
     fill "$parts/debian/lintian-overrides" "PACKAGE=$name" >"$root/usr/share/lintian/overrides/$name"
     case $name in
         thinlane-agent) agent_files "$root" ;;

@@ -8,14 +8,14 @@
 #   sh install.sh look|unpack|put|firewall|enrol|start|ready|check|finish      the single steps
 #
 # Every step may be repeated: what is done already is left alone, files are written beside their place and renamed.
-# Values follow as NAME=VALUE: controller=HOST:PORT fingerprint=sha256:HEX lan=IFACE[,IFACE] now=SECONDS archive=FILE sum=HEX
+# Values follow as NAME=VALUE: controller=HOST:PORT fingerprint=sha256:HEX lan=IFACE[,IFACE] now=SECONDS archive=FILE sum=HEX patience=SECONDS
 set -u
 umask 022
 PATH=/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin:$PATH
 export PATH LC_ALL=C
 
 here=$(cd "$(dirname "$0" 2>/dev/null || echo .)" 2>/dev/null && pwd) || here=.
-controller='' fingerprint='' lan='' now='' archive='' sum='' mode=install
+controller='' fingerprint='' lan='' now='' archive='' sum='' mode=install patience=40
 
 say() { printf '%s\n' "$*"; }
 fail() { # fail WHAT NEXT
@@ -127,7 +127,6 @@ look_around() {
     conntrack=$(kernel_has /proc/sys/net/netfilter/nf_conntrack_max nf_conntrack)
     flash_kb=$(df -Pk "${prefix:-/}" 2>/dev/null | awk 'NR==2 {print $4}')
     ram_kb=$(awk '/^MemAvailable:/ {print $2}' /proc/meminfo)
-    clock=$(date +%s)
     route=no
     awk '$2 == "00000000" && $8 == "00000000" {found = 1} END {exit !found}' /proc/net/route 2>/dev/null && route=yes
     installed=none enrolled=no running=no lanes=0
@@ -148,7 +147,7 @@ open_lanes() { printf '%s' "$1" | grep -o '"session":' | wc -l | tr -d ' '; }
 
 look() {
     look_around
-    for name in machine arch libc init packager system kernel tun nftables wireguard conntrack flash_kb ram_kb clock route \
+    for name in machine arch libc init packager system kernel tun nftables wireguard conntrack flash_kb ram_kb route \
         prefix state installed enrolled running lanes offload; do
         eval "printf '%s=%s\n' $name \"\$$name\""
     done
@@ -160,10 +159,7 @@ look() {
 plan() {
     look_around
     off=''
-    if [ -n "$now" ]; then
-        off=$((clock - now))
-        [ "$off" -lt 0 ] && off=$((-off))
-    fi
+    [ -z "$now" ] || off=$(clock_off)
     say "This gateway"
     say "  system      $system, kernel $kernel, $machine, $libc"
     say "  starts by   $init; packages: $packager"
@@ -263,7 +259,10 @@ put() {
             DEBIAN_FRONTEND=noninteractive dpkg --force-confdef --force-confold -i "$archive" || fail "dpkg could not install $archive" "dpkg --configure -a, then run this again" ;;
         *.ipk)
             case $archive in /*) ;; *) archive=$here/$archive ;; esac
-            opkg install --force-reinstall "$archive" || fail "opkg could not install $archive" "run this again" ;;
+            again=''
+            # Files that were lost to a power cut are no reason for opkg to do anything.
+            { [ "$installed" != broken ] && [ "$installed" != none ]; } || again=--force-reinstall
+            opkg install $again "$archive" || fail "opkg could not install $archive" "opkg update, then run this again: it fetches what the package needs" ;;
         *) put_tree ;;
     esac
     [ -n "$lan" ] && set_lan
@@ -346,14 +345,18 @@ firewall() {
     say "firewall zone thinlane: tl0 to $(uci -q get firewall.thinlane_lan.dest)"
 }
 
-# A clock that is days off makes every certificate look wrong.
+# A clock that is days off makes every certificate look wrong. What `date` answers is not believed: busybox says 0 anyway.
 set_clock() {
     case $now in '' | *[!0-9]*) return ;; esac
-    off=$(($(date +%s) - now))
-    [ "$off" -lt 0 ] && off=$((-off))
+    off=$(clock_off)
     [ "$off" -le 86400 ] && return
-    date -u -s "@$now" >/dev/null 2>&1 || say "the clock is $off s off and cannot be set"
-    say "the clock was $off s off and is set"
+    date -u -s "@$now" >/dev/null 2>&1
+    if [ "$(clock_off)" -le 86400 ]; then say "the clock was $off s off and is set"
+    else say "the clock is $off s off and cannot be set: set it by hand if the controller's certificate is refused"; fi
+}
+clock_off() {
+    clock_off=$(($(date +%s) - now))
+    echo "${clock_off#-}"
 }
 
 # The code comes on standard input, or lies beside this script in a bundle.
@@ -408,7 +411,7 @@ link_sysv() {
 # Waits until the agent says that it is ready, or until it says the same reason for too long.
 ready() {
     find_init; find_places
-    left=40
+    left=$patience
     while [ "$left" -gt 0 ]; do
         "$agent" status --check ready >/dev/null 2>&1 && { say "ready"; return; }
         left=$((left - 1))
@@ -498,7 +501,7 @@ verb=${1:-all}
 [ $# -gt 0 ] && shift
 for pair in "$@"; do
     case $pair in
-        controller=* | fingerprint=* | lan=* | now=* | archive=* | sum=* | mode=*) eval "${pair%%=*}=\${pair#*=}" ;;
+        controller=* | fingerprint=* | lan=* | now=* | archive=* | sum=* | mode=* | patience=*) eval "${pair%%=*}=\${pair#*=}" ;;
         *) fail "unknown value: $pair" ;;
     esac
 done

@@ -1,0 +1,170 @@
+# Sourced by scripts/package --verify: are the packages what they claim, for readers that are not ours?
+# shellcheck shell=bash disable=SC2154
+
+verify_all() {
+    need lintian:lintian systemd-analyze:systemd busybox:busybox-static qemu-aarch64-static:qemu-user-static adduser:adduser
+    local step
+    for step in checksums_hold lintian_is_content units_are_sound debian_installs_and_purges readers_agree_on_ipk sbom_is_whole programs_are_static arm_runs; do
+        if ("$step" >"$work/$step.log" 2>&1); then
+            echo "${green}ok${plain}   ${step//_/ }$(sed -n 's/^note: /, /p' "$work/$step.log" | tr -d '\n')"
+        else
+            echo "${red}FAIL${plain} ${step//_/ }"
+            sed 's/^/     /' "$work/$step.log" | tail -n 30
+            exit 1
+        fi
+    done
+}
+
+checksums_hold() { (cd "$out" && sha256sum --quiet -c SHA256SUMS); }
+
+lintian_is_content() {
+    set -e
+    lintian --fail-on error --tag-display-limit 0 "$out"/*.deb
+}
+
+units_are_sound() {
+    set -e
+    local unit score
+    mkdir -p "$work/units"
+    for unit in thinlane-agent thinlane-controller; do
+        [ -e "$(first "$out/${unit}_"*"_$(deb_arch "$(uname -m)").deb")" ] || continue
+        dpkg-deb -x "$(first "$out/${unit}_"*"_$(deb_arch "$(uname -m)").deb")" "$work/units/$unit"
+        # The programs of the unit are looked for where it will find them: in the unpacked tree.
+        sed "s|^ExecStart=|ExecStart=$work/units/$unit|" "$work/units/$unit/lib/systemd/system/$unit.service" >"$work/units/$unit.service"
+        systemd-analyze verify --man=no "$work/units/$unit.service"
+        score=$(systemd-analyze security --no-pager --offline=true "$work/units/$unit.service" | sed -n 's/.*exposure level.*: \([0-9.]*\) .*/\1/p')
+        echo "note: $unit scores $score"
+        # 10 is a service without any protection; below 2 systemd itself calls it OK.
+        [ "$(printf '%.0f' "$(echo "$score" | awk '{print $1 * 10}')")" -lt 20 ]
+    done
+}
+
+first() { echo "$1"; }
+
+# In this machine's own system, with every change kept apart: the real dpkg, the real adduser.
+debian_installs_and_purges() {
+    set -e
+    mkdir -p "$work/debs"
+    cp "$out"/*_"$(deb_arch "$(uname -m)")".deb "$work/debs/"
+    unshare --mount --net --pid --fork bash -ec '
+        work=$1
+        mount --make-rprivate /
+        mkdir -p "$work/layer" "$work/merged"
+        mount -t tmpfs tmpfs "$work/layer"
+        mkdir "$work/layer/upper" "$work/layer/work"
+        mount -t overlay overlay -o "lowerdir=/,upperdir=$work/layer/upper,workdir=$work/layer/work" "$work/merged"
+        mount -t proc proc "$work/merged/proc"
+        mount -t tmpfs tmpfs "$work/merged/run"
+        mount -t tmpfs tmpfs "$work/merged/tmp"
+        mount --bind /dev "$work/merged/dev"
+        mkdir "$work/merged/tmp/debs"
+        cp "$work"/debs/*.deb "$work/merged/tmp/debs/"
+        chroot "$work/merged" bash -ec "
+            export DEBIAN_FRONTEND=noninteractive PATH=/usr/sbin:/usr/bin:/sbin:/bin
+            printf \"#!/bin/sh\nexit 101\n\" >/usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d
+            list() { find / -xdev -not -path \"/tmp/*\" -not -path \"/run/*\" -not -path \"/var/lib/dpkg/*\" -not -path \"/var/log/*\" -not -path \"/var/cache/*\" -not -path \"/proc/*\" \
+                -not -path \"/dev/*\" -not -path \"/etc/*-\" -not -path \"/work/*\" -not -path \"/root/*\" -not -path \"/tmp*\" 2>/dev/null | sort; getent passwd | sort; }
+            list >/tmp/before
+            dpkg -i /tmp/debs/*.deb
+            getent passwd thinlane thinlane-agent
+            stat -c \"%n %U %a\" /var/lib/thinlane /var/lib/thinlane-controller | tee /tmp/owners
+            grep -qx \"/var/lib/thinlane thinlane-agent 700\" /tmp/owners
+            thinlane version; thinlane-agent version; thinlane-controller version
+            su -s /bin/sh thinlane -c \"thinlane-controller init --dir /var/lib/thinlane-controller --admin ada --public c.example:7443\"
+            echo changed >>/etc/thinlane/agent.toml
+            dpkg -i /tmp/debs/*.deb
+            grep -qx changed /etc/thinlane/agent.toml
+            test -s /var/lib/thinlane-controller/controller.toml
+            man -w thinlane >/dev/null && man -w thinlane-agent >/dev/null || test ! -x /usr/bin/man
+            dpkg --remove thinlane-agent thinlane-controller thinlane
+            test -s /var/lib/thinlane-controller/controller.toml
+            dpkg --purge thinlane-agent thinlane-controller thinlane
+            list >/tmp/after
+            diff /tmp/before /tmp/after"
+    ' bash "$work"
+}
+
+# OpenWrt's opkg reads tar within gzip; Python's reader and busybox's are two that know nothing of us.
+readers_agree_on_ipk() {
+    set -e
+    local file
+    for file in "$out"/*.ipk; do
+        /usr/bin/python3 - "$file" <<'PY'
+import io, sys, tarfile
+outer = tarfile.open(sys.argv[1], "r:gz")
+assert outer.getnames() == ["./debian-binary", "./data.tar.gz", "./control.tar.gz"], outer.getnames()
+assert outer.extractfile("./debian-binary").read() == b"2.0\n"
+open_inner = lambda name: tarfile.open(fileobj=io.BytesIO(outer.extractfile(name).read()), mode="r:gz")
+control, data = open_inner("./control.tar.gz"), open_inner("./data.tar.gz")
+fields = dict(line.split(": ", 1) for line in control.extractfile("./control").read().decode().splitlines())
+assert fields["Package"] == "thinlane-agent" and fields["Architecture"] == "all", fields
+for name in control.extractfile("./conffiles").read().decode().split():
+    assert data.getmember("." + name).isfile(), name
+for name in ("preinst", "postinst", "prerm", "postrm"):
+    assert control.getmember("./" + name).mode == 0o755, name
+for member in data:
+    assert member.name.startswith(".") and ".." not in member.name and member.uid == 0 and member.isreg() | member.isdir(), member.name
+for name, mode in {"usr/lib/thinlane/thinlane-agent": 0o755, "etc/init.d/thinlane": 0o755, "etc/config/thinlane": 0o600, "lib/upgrade/keep.d/thinlane": 0o644}.items():
+    assert data.getmember("./" + name).mode == mode, name
+for member in data:
+    text = data.extractfile(member).read() if member.isreg() else b""
+    assert b"@" + b"SBIN@" not in text and b"@" + b"STATE@" not in text, member.name
+PY
+        rm -rf "$work/ipk-read"
+        mkdir -p "$work/ipk-read/data"
+        busybox tar -xzf "$file" -C "$work/ipk-read"
+        busybox tar -xzf "$work/ipk-read/data.tar.gz" -C "$work/ipk-read/data"
+        for script in "$work"/ipk-read/data/etc/init.d/thinlane "$work"/ipk-read/data/usr/lib/thinlane/uci-to-toml "$work"/ipk-read/data/usr/sbin/thinlane-agent; do busybox sh -n "$script"; done
+    done
+}
+
+sbom_is_whole() {
+    set -e
+    local file
+    for file in "$out"/*.cdx.json; do
+        /usr/bin/python3 - "$file" "$here/Cargo.lock" <<'PY'
+import json, re, sys
+document, lock = json.load(open(sys.argv[1])), open(sys.argv[2]).read()
+locked = set(re.findall(r'name = "(.*)"\nversion = "(.*)"', lock))
+assert document["bomFormat"] == "CycloneDX" and document["specVersion"] == "1.5"
+named = [(part["name"], part["version"]) for part in document["components"]]
+assert len(named) == len(set(named)) > 50 and set(named) <= locked
+assert all(part.get("licenses") for part in document["components"])
+references = {part["bom-ref"] for part in document["components"]} | {document["metadata"]["component"]["bom-ref"]}
+assert {entry["ref"] for entry in document["dependencies"]} == references
+assert all(set(entry["dependsOn"]) <= references for entry in document["dependencies"])
+print("note:", document["metadata"]["component"]["name"], len(named), "parts")
+PY
+    done
+}
+
+programs_are_static() {
+    set -e
+    local file
+    [ -z "$given" ] || { echo "note: not looked at, the programs were given"; return 0; }
+    for file in "$out"/*.deb; do
+        rm -rf "$work/static"
+        dpkg-deb -x "$file" "$work/static"
+        find "$work/static/usr" -path '*bin/*' -type f | while read -r program; do
+            # No interpreter: nothing of the machine it runs on is loaded.
+            ! readelf -l "$program" | grep -q INTERP
+            # And no path of the machine it was made on.
+            ! grep -qaF -e "$here/" -e "${CARGO_HOME:-$HOME/.cargo}/" "$program"
+        done
+    done
+}
+
+arm_runs() {
+    set -e
+    local file program
+    file=$(first "$out"/thinlane-agent-*-aarch64.tar.gz)
+    [ -e "$file" ] || { echo "note: no aarch64 was asked for"; return 0; }
+    mkdir -p "$work/arm"
+    tar -xzf "$file" -C "$work/arm"
+    program="qemu-aarch64-static $work/arm/thinlane-agent --dir $work/arm/state --run-dir $work/arm/run"
+    $program version | grep -q "^thinlane-agent [0-9]"
+    # An agent that was never enrolled says so, and names the next step: the whole program runs, not only its argument parser.
+    $program run 2>&1 | grep -q "not enrolled"
+    unshare --net $program check >"$work/arm/check" 2>&1 || grep -q . "$work/arm/check"
+    echo "note: $(head -n 1 "$work/arm/check")"
+}
