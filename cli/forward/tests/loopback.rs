@@ -1,0 +1,171 @@
+//! A whole lane on 127.0.0.1: local programs, the shell, and a gateway stand-in with an echo behind it. Needs no right.
+
+mod gateway;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
+
+use gateway::Gateway;
+use thinlane_forward::{Door, Event, Forward, Hint};
+use thinlane_model::Protocol;
+
+/// Opens a lane to a gateway and waits for the first handshake.
+async fn open(gateway: &Gateway, protocol: Protocol) -> Forward {
+    let door = Door::like(protocol, 502).expect("a port");
+    let mut forward = Forward::start(gateway.config(), door).await.expect("a lane");
+    let first = tokio::time::timeout(Duration::from_secs(20), forward.event()).await;
+    assert_eq!(first.expect("in time"), Some(Event::Handshake));
+    forward
+}
+
+fn connect(to: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(to).expect("the door");
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+    stream
+}
+
+/// What a program does, away from the runtime's threads.
+async fn program<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(act).await.expect("no panic")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_program_talks_to_the_asset_through_the_local_port() {
+    let gateway = Gateway::start(Protocol::Tcp);
+    let forward = open(&gateway, Protocol::Tcp).await;
+    let to = forward.local_addr();
+    assert!(to.ip().is_loopback());
+    program(move || {
+        let data: Vec<u8> = (0..200_000u64).map(|at| (at * at >> 7) as u8).collect();
+        let mut stream = connect(to);
+        let mut writer = stream.try_clone().expect("a clone");
+        let sent = data.clone();
+        let writing = std::thread::spawn(move || {
+            writer.write_all(&sent).expect("room");
+            writer.shutdown(Shutdown::Write).expect("open");
+        });
+        let mut got = Vec::new();
+        stream.read_to_end(&mut got).expect("an orderly end");
+        writing.join().expect("no panic");
+        assert!(got == data, "{} of {} bytes came back", got.len(), data.len());
+    })
+    .await;
+    let counters = forward.counters();
+    assert!(counters.up_bytes > 200_000 && counters.down_bytes > 200_000, "{counters:?}");
+    assert_eq!((counters.denied_packets, counters.spoofed_packets), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_a_lane_resets_programs_and_the_asset() {
+    for open_still in [true, false] {
+        let gateway = Gateway::start(Protocol::Tcp);
+        let forward = open(&gateway, Protocol::Tcp).await;
+        let to = forward.local_addr();
+        let mut stream = program(move || {
+            let mut stream = connect(to);
+            stream.write_all(b"x").expect("room");
+            stream.read_exact(&mut [0]).expect("an echo");
+            stream
+        })
+        .await;
+        assert_eq!(gateway.connections(), 1);
+        forward.close(open_still).await;
+        let end = program(move || stream.read(&mut [0])).await;
+        assert_eq!(end.expect_err("reset").kind(), ErrorKind::ConnectionReset);
+        assert!(TcpStream::connect(to).is_err(), "the port is open still");
+        if open_still {
+            gateway.wait(|| gateway.connections() == 0, "the asset has its place back");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_lane_takes_its_port_and_programs_along() {
+    let gateway = Gateway::start(Protocol::Tcp);
+    let forward = open(&gateway, Protocol::Tcp).await;
+    let to = forward.local_addr();
+    let mut stream = program(move || {
+        let mut stream = connect(to);
+        stream.write_all(b"x").expect("room");
+        stream.read_exact(&mut [0]).expect("an echo");
+        stream
+    })
+    .await;
+    drop(forward);
+    let end = program(move || stream.read(&mut [0])).await;
+    assert_eq!(end.expect_err("reset").kind(), ErrorKind::ConnectionReset);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_program_gets_its_own_datagrams() {
+    let gateway = Gateway::start(Protocol::Udp);
+    let forward = open(&gateway, Protocol::Udp).await;
+    let to = forward.local_addr();
+    program(move || {
+        let programs: Vec<UdpSocket> = (0..20)
+            .map(|number: u8| {
+                let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+                socket.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+                socket.send_to(&vec![number; 1 + 150 * usize::from(number)], to).expect("sent");
+                socket
+            })
+            .collect();
+        for (number, socket) in programs.iter().enumerate() {
+            let mut room = [0; 4096];
+            let (length, from) = socket.recv_from(&mut room).expect("an answer");
+            assert_eq!((length, from), (1 + 150 * number, to));
+            assert!(room[..length].iter().all(|byte| usize::from(*byte) == number));
+        }
+    })
+    .await;
+}
+
+/// As after a change of network, or of a router's mind: what was sent from one port goes nowhere any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_way_that_has_died_is_left_for_a_fresh_one_and_connections_live_on() {
+    let gateway = Gateway::start(Protocol::Tcp);
+    let mut forward = open(&gateway, Protocol::Tcp).await;
+    let to = forward.local_addr();
+    let mut stream = program(move || {
+        let mut stream = connect(to);
+        stream.write_all(b"before").expect("room");
+        stream.read_exact(&mut [0; 6]).expect("an echo");
+        stream
+    })
+    .await;
+    gateway.forsake();
+    let waiting = program(move || {
+        let begun = Instant::now();
+        stream.write_all(b"after!").expect("room");
+        let mut got = [0; 6];
+        stream.read_exact(&mut got).expect("an echo");
+        assert_eq!(&got, b"after!");
+        begun.elapsed()
+    });
+    let mut hints = Vec::new();
+    let took = tokio::select! {
+        took = waiting => took,
+        () = async {
+            while let Some(event) = forward.event().await {
+                hints.push(event);
+            }
+        } => panic!("the lane ended"),
+    };
+    assert!(took > Duration::from_secs(9), "{took:?}: the old way was not dead");
+    assert!(hints.contains(&Event::Hint(Hint::Away)), "{hints:?}");
+}
+
+/// A gateway with an address of its own that cannot be reached from here.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_way_that_leads_nowhere_gives_way_to_the_second() {
+    let gateway = Gateway::start(Protocol::Tcp);
+    let nowhere = UdpSocket::bind("127.0.0.1:0").expect("a port that nobody answers on");
+    let mut config = gateway.config();
+    config.fallback = Some(config.endpoint);
+    config.endpoint = nowhere.local_addr().expect("an address").into();
+    let door = Door::like(Protocol::Tcp, 502).expect("a port");
+    let mut forward = Forward::start(config, door).await.expect("a lane");
+    let first = tokio::time::timeout(Duration::from_secs(20), forward.event()).await;
+    assert_eq!(first.expect("in time"), Some(Event::Handshake));
+}
