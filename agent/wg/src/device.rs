@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use thinlane_model::{Boot, Counters, PublicKey, Secret, SessionId, Tuple, Wall};
 
 use crate::link::LinkError;
+use crate::offload::Offload;
 
 /// Lanes of one machine, end to end encrypted, whoever does the encrypting.
 pub trait Device: Send {
@@ -18,6 +19,12 @@ pub trait Device: Send {
     /// Flows that the engineer opened from these ports, before an agent that is gone now, go on: the asset may speak
     /// first. A backend that does not follow flows has nothing to recall.
     fn recall(&mut self, _session: SessionId, _engineer_ports: &[u16]) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
+    /// Hands this lane's packets to the kernel one by one, because a rule there counts them: a limit of packets a
+    /// second means packets that cross a wire. A backend that puts none together has nothing to do.
+    fn keep_apart(&mut self, _session: SessionId) -> Result<(), DeviceError> {
         Ok(())
     }
 
@@ -60,6 +67,11 @@ pub trait Device: Send {
     fn interface(&self, session: SessionId) -> Option<String>;
 
     fn backend(&self) -> Backend;
+
+    /// How many packets this backend moves with one call, where it is this program that moves them.
+    fn offload(&self) -> Option<Offload> {
+        None
+    }
 }
 
 /// Who encrypts.

@@ -49,7 +49,10 @@ pub(crate) trait Output {
     fn space(&mut self) -> &mut [u8];
     /// Sends the message that stands in the first `length` bytes of `space`.
     fn send(&mut self, to: SocketAddr, length: usize);
+    /// Hands a packet over, perhaps together with others of its flow.
     fn interface(&mut self, packet: &[u8]);
+    /// Hands a packet over by itself.
+    fn interface_alone(&mut self, packet: &[u8]);
     fn event(&mut self, event: Event);
 
     /// Sends a message that stands elsewhere.
@@ -87,6 +90,8 @@ pub(crate) struct Lane {
     last_initiation: [u8; 16],
     /// The greatest segment that a SYN may announce.
     mss: u16,
+    /// Packets reach the interface one by one.
+    apart: bool,
     /// Packets that `Tunn` keeps until there is a key.
     waiting: usize,
     handshakes: u64,
@@ -123,6 +128,7 @@ impl Lane {
             unconfirmed: None,
             last_initiation: [0; 16],
             mss: mtu.saturating_sub(40),
+            apart: false,
             waiting: 0,
             handshakes: 0,
             last_handshake: None,
@@ -230,6 +236,11 @@ impl Lane {
         if self.guard.extend(deadline, now) { Ok(()) } else { Err(DeviceError::Ended(self.session)) }
     }
 
+    /// Packets reach the interface one by one from now on.
+    pub(crate) fn keep_apart(&mut self) {
+        self.apart = true;
+    }
+
     /// Flows from these ports of the engineer's go on.
     pub(crate) fn recall(&mut self, ports: &[u16], now: Boot) {
         self.guard.recall(ports, now);
@@ -273,6 +284,7 @@ impl Lane {
     fn arrived(&mut self, length: usize, step: &mut Step<'_>) {
         let packet = &mut step.room[..length];
         match self.guard.arriving(packet, self.mss, step.now.mono) {
+            Sent::Pass if self.apart => step.out.interface_alone(packet),
             Sent::Pass => step.out.interface(packet),
             Sent::Answer(reset) => self.send_reset(&reset, step),
             Sent::Drop => {}

@@ -9,6 +9,7 @@ use std::str::FromStr;
 pub mod coalesce;
 mod fuzz;
 pub mod header;
+pub(crate) mod heavy;
 pub(crate) mod outbox;
 pub mod parcel;
 #[cfg(test)]

@@ -124,6 +124,13 @@ impl Switch {
         Ok(())
     }
 
+    /// Packets of this lane reach the interface one by one.
+    pub(crate) fn keep_apart(&mut self, session: SessionId, now: Now, out: &mut dyn Output) -> Result<(), DeviceError> {
+        let index = self.index(session)?;
+        self.step(index, now, out, |lane, _| lane.keep_apart());
+        Ok(())
+    }
+
     pub(crate) fn set_endpoint(
         &mut self,
         session: SessionId,

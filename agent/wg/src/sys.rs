@@ -14,13 +14,24 @@ use crate::offload::TunOffload;
 /// Makes the TUN interface `name` (`IFF_TUN_EXCL`: it must not exist) that lives as long as the file is open.
 /// Every read and write is one IP packet; `framed`, with a `virtio_net_hdr` before it. Reads do not block.
 pub(crate) fn open_tun(name: &str, framed: bool) -> io::Result<File> {
+    let header = if framed { libc::IFF_VNET_HDR } else { 0 };
+    open_queue(name, libc::IFF_TUN_EXCL | header)
+}
+
+/// Makes a framed TUN interface of two queues, which have the same rights; it lives as long as one of them is open.
+pub(crate) fn open_tun_queues(name: &str) -> io::Result<[File; 2]> {
+    let several = libc::IFF_MULTI_QUEUE | libc::IFF_VNET_HDR;
+    let first = open_queue(name, libc::IFF_TUN_EXCL | several)?;
+    Ok([first, open_queue(name, several)?])
+}
+
+fn open_queue(name: &str, flags: libc::c_int) -> io::Result<File> {
     let tun = OpenOptions::new()
         .read(true)
         .write(true)
         .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
         .open("/dev/net/tun")?;
-    let header = if framed { libc::IFF_VNET_HDR } else { 0 };
-    let flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_TUN_EXCL | header;
+    let flags = libc::IFF_TUN | libc::IFF_NO_PI | flags;
     let mut ifr_name: [libc::c_char; libc::IFNAMSIZ] = [0; libc::IFNAMSIZ];
     if name.len() >= ifr_name.len() {
         return Err(io::ErrorKind::InvalidInput.into());

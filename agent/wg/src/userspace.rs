@@ -154,6 +154,10 @@ impl Device for Userspace {
         self.ask(move |reactor| reactor.with(|switch, now, out| switch.recall(session, &ports, now, out)))??
     }
 
+    fn keep_apart(&mut self, session: SessionId) -> Result<(), DeviceError> {
+        self.ask(move |reactor| reactor.with(|switch, now, out| switch.keep_apart(session, now, out)))??
+    }
+
     fn shut(&mut self, session: SessionId) -> Result<(), DeviceError> {
         self.ask(move |reactor| reactor.with(|switch, now, out| switch.shut(session, now, out)))??
     }
@@ -197,6 +201,10 @@ impl Device for Userspace {
 
     fn backend(&self) -> Backend {
         Backend::Userspace
+    }
+
+    fn offload(&self) -> Option<Offload> {
+        Some(Userspace::offload(self))
     }
 }
 

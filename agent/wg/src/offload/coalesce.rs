@@ -41,7 +41,7 @@ struct Part {
 }
 
 /// Addresses, ports and protocol of an IPv4 packet.
-type Flow = [u8; 13];
+pub(crate) type Flow = [u8; 13];
 
 #[derive(Default)]
 struct Run {
@@ -67,11 +67,7 @@ impl Coalescer {
 
     /// Takes one whole IP packet: joins it to others, or hands it to the sink after all that it may not overtake.
     pub fn push(&mut self, packet: &[u8], sink: &mut dyn Sink) {
-        let Some(flow) = flow_of(packet) else {
-            self.flush(sink);
-            sink.write(&[0; HEADER], packet);
-            return;
-        };
+        let Some(flow) = flow_of(packet) else { return self.pass(packet, sink) };
         self.turn += 1;
         let turn = self.turn;
         let part = part_of(packet, flow).filter(|_| self.udp || flow[12] == number::TCP);
@@ -90,6 +86,12 @@ impl Coalescer {
             run.flush(sink);
             run.begin(part, packet);
         }
+    }
+
+    /// Takes one whole IP packet that is to stay alone: hands it to the sink, after all that it may not overtake.
+    pub fn pass(&mut self, packet: &[u8], sink: &mut dyn Sink) {
+        self.flush(sink);
+        sink.write(&[0; HEADER], packet);
     }
 
     /// Hands all that was put together to the sink.
@@ -200,7 +202,7 @@ impl Run {
 }
 
 /// The flow of an IPv4 packet without options that is no fragment; `None`: it is something else.
-fn flow_of(packet: &[u8]) -> Option<Flow> {
+pub(crate) fn flow_of(packet: &[u8]) -> Option<Flow> {
     let header = packet.get(..IPV4_HEADER + UDP_HEADER)?;
     let known = matches!(header[9], number::TCP | number::UDP);
     let fragment = u16::from_be_bytes([header[6], header[7]]) & 0xbfff;

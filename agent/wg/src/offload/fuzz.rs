@@ -40,6 +40,7 @@ pub fn fuzz_segment(bytes: &[u8]) {
         total += segment.len();
         if parcel.count() > 1
             && let Ok(ip) = packet::parse_ipv4(segment)
+            && ip.protocol == packet::number::TCP
             && let Ok(tcp) = ip.tcp()
         {
             assert!(tcp.payload > 0);

@@ -135,6 +135,10 @@ impl Cut {
             }
             (number::TCP, ip + tcp)
         };
+        // Of IPv6 the protocol may stand behind further headers, which only the kernel has read.
+        if version == 4 && packet.get(9) != Some(&protocol) {
+            return Err(Malformed::Version);
+        }
         let size = usize::from(header.size);
         if size == 0 || packet.len() <= headers || packet.len() > usize::from(u16::MAX) {
             return Err(Malformed::Length);

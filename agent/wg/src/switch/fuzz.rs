@@ -29,6 +29,9 @@ impl Output for Count {
     fn interface(&mut self, _: &[u8]) {
         self.packets += 1;
     }
+    fn interface_alone(&mut self, packet: &[u8]) {
+        self.interface(packet);
+    }
     fn event(&mut self, _: Event) {}
 }
 

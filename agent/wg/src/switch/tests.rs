@@ -20,12 +20,14 @@ struct Wire {
     space: Vec<u8>,
     datagrams: Vec<(SocketAddr, Vec<u8>)>,
     packets: Vec<Vec<u8>>,
+    /// How many of them are to stay alone.
+    alone: usize,
     events: Vec<Event>,
 }
 
 impl Default for Wire {
     fn default() -> Self {
-        Self { space: vec![0; ROOM], datagrams: Vec::new(), packets: Vec::new(), events: Vec::new() }
+        Self { space: vec![0; ROOM], datagrams: Vec::new(), packets: Vec::new(), alone: 0, events: Vec::new() }
     }
 }
 
@@ -38,6 +40,10 @@ impl Output for Wire {
     }
     fn interface(&mut self, packet: &[u8]) {
         self.packets.push(packet.to_vec());
+    }
+    fn interface_alone(&mut self, packet: &[u8]) {
+        self.alone += 1;
+        self.interface(packet);
     }
     fn event(&mut self, event: Event) {
         self.events.push(event);
@@ -172,6 +178,16 @@ fn packets_cross_both_ways_under_one_handshake() {
     assert_eq!((report.endpoint, report.rekeys), (Some(place(1)), 0));
     assert_eq!(report.last_handshake, Some(ends.now.wall));
     assert!(report.last_handshake > Some(Wall::from_millis(0)));
+}
+
+#[test]
+fn a_lane_whose_packets_are_counted_elsewhere_hands_them_over_one_by_one() {
+    let mut ends = Ends::up();
+    ends.ask(b"question");
+    assert_eq!((ends.at_gateway.packets.len(), ends.at_gateway.alone), (1, 0));
+    ends.gateway.keep_apart(session(1), ends.now, &mut ends.at_gateway).expect("it is open");
+    ends.ask(b"question");
+    assert_eq!((ends.at_gateway.packets.len(), ends.at_gateway.alone), (2, 1));
 }
 
 #[test]

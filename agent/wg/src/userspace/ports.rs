@@ -8,12 +8,13 @@ use crate::device::Event;
 use crate::lane::Output;
 use crate::offload::coalesce::{Coalescer, Sink};
 use crate::offload::header::HEADER;
+use crate::offload::heavy::Heavy;
 use crate::offload::outbox::Outbox;
 use crate::offload::{Offload, TunOffload};
 use crate::sys;
 
 use super::socket::mapped;
-use super::tun::Tun;
+use super::tun::{Queue, Tun};
 
 pub(super) struct Ports {
     pub(super) interface: Interface,
@@ -33,6 +34,8 @@ pub(super) struct Ports {
 /// The interface, until somebody takes it away.
 pub(super) struct Interface {
     pub(super) tun: Option<Tun>,
+    /// The flows that have a queue of their own.
+    pub(super) heavy: Heavy,
     /// Packets that the kernel did not take.
     undelivered: u64,
 }
@@ -41,7 +44,8 @@ impl Sink for Interface {
     fn write(&mut self, header: &[u8; HEADER], packet: &[u8]) {
         let Some(tun) = &mut self.tun else { return };
         // A TUN interface has no queue in this direction: the kernel takes the packet at once, or has no memory.
-        if let Err(error) = tun.write(header, packet) {
+        let queue = if self.heavy.is_answer(packet) { Queue::Heavy } else { Queue::Light };
+        if let Err(error) = tun.write(queue, header, packet) {
             self.undelivered += 1;
             tracing::trace!(%error, length = packet.len(), "packet not delivered");
         }
@@ -68,6 +72,14 @@ impl Output for Ports {
         }
     }
 
+    fn interface_alone(&mut self, packet: &[u8]) {
+        if let Some(coalescer) = &mut self.coalescer {
+            coalescer.pass(packet, &mut self.interface);
+        } else {
+            self.interface.write(&[0; HEADER], packet);
+        }
+    }
+
     fn event(&mut self, event: Event) {
         if let Some(events) = &mut self.events {
             events(event);
@@ -85,7 +97,7 @@ impl Ports {
         let coalescer = (tun.level() > TunOffload::None).then(|| Coalescer::new(tun.level() == TunOffload::TsoUso));
         Ok(Self {
             dual: udp.local_addr()?.is_ipv6(),
-            interface: Interface { tun: Some(tun), undelivered: 0 },
+            interface: Interface { tun: Some(tun), heavy: Heavy::default(), undelivered: 0 },
             udp,
             receives_together: offload.udp_receive,
             outbox: Outbox::new(offload.udp_send),

@@ -14,6 +14,7 @@ use thinlane_model::{Boot, Now, SessionId};
 
 use super::ports::Ports;
 use super::socket::plain;
+use super::tun::Queue;
 use super::{errno, io};
 use crate::clock;
 use crate::device::{DeviceError, Event, LaneReport, LaneSpec};
@@ -34,6 +35,10 @@ const BATCH: usize = 64;
 const BUDGET: usize = 256 * 1024;
 /// What one read of the interface yields at most.
 const LONGEST: usize = HEADER + 65_535;
+/// Less of what fills its queue: nothing is lost by coming back soon.
+const HEAVY_BUDGET: usize = BUDGET / 2;
+/// Bytes after which the clock is read again.
+const CLOCK: usize = 32 * 1024;
 /// Pieces that one call fetches from the socket while they are as long as the kernel makes them.
 const LONG_PIECES: usize = BUDGET / 65_536;
 
@@ -41,6 +46,9 @@ const TUN: u64 = 0;
 const UDP: u64 = 1;
 const WAKE: u64 = 2;
 const TIMER: u64 = 3;
+const HEAVY: u64 = 4;
+
+const QUEUES: [(Queue, u64); 2] = [(Queue::Light, TUN), (Queue::Heavy, HEAVY)];
 
 pub(super) struct Reactor {
     switch: Switch,
@@ -77,7 +85,9 @@ impl Reactor {
             epoll.add(fd.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, token)).map_err(errno("watch a descriptor"))
         };
         if let Some(tun) = &ports.interface.tun {
-            watch(tun, TUN)?;
+            for (queue, token) in QUEUES {
+                tun.queue(queue).map_or(Ok(()), |queue| watch(&queue, token))?;
+            }
         }
         watch(&ports.udp, UDP)?;
         watch(&wake.as_fd(), WAKE)?;
@@ -189,7 +199,7 @@ impl Reactor {
 
     fn turn(&mut self) -> Result<(), DeviceError> {
         self.set_alarm()?;
-        let mut events = [EpollEvent::empty(); 4];
+        let mut events = [EpollEvent::empty(); 5];
         let ready = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
             Ok(ready) => ready,
             Err(Errno::EINTR) => 0,
@@ -209,8 +219,10 @@ impl Reactor {
             }
             self.read_udp()?;
         }
-        if let Some(flags) = flags(TUN) {
-            self.read_tun(flags)?;
+        for (queue, token) in QUEUES {
+            if let Some(flags) = flags(token) {
+                self.read_tun(queue, flags)?;
+            }
         }
         // Also when the timer has not rung: a flood of packets must not put off a deadline.
         let now = now()?;
@@ -231,25 +243,36 @@ impl Reactor {
             true => (EpollFlags::empty(), EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT),
             false => (EpollFlags::EPOLLIN, EpollFlags::EPOLLIN),
         };
-        if let Some(file) = &self.ports.interface.tun {
-            self.epoll.modify(file, &mut EpollEvent::new(tun, TUN)).map_err(errno("watch the interface"))?;
+        for (queue, token) in QUEUES {
+            if let Some(queue) = self.ports.interface.tun.as_ref().and_then(|file| file.queue(queue)) {
+                self.epoll.modify(queue, &mut EpollEvent::new(tun, token)).map_err(errno("watch the interface"))?;
+            }
         }
         self.epoll.modify(&self.ports.udp, &mut EpollEvent::new(udp, UDP)).map_err(errno("watch the socket"))
     }
 
-    fn read_tun(&mut self, flags: EpollFlags) -> Result<(), DeviceError> {
-        let mut budget = BUDGET;
+    fn read_tun(&mut self, queue: Queue, flags: EpollFlags) -> Result<(), DeviceError> {
+        let mut budget = if queue == Queue::Heavy { HEAVY_BUDGET } else { BUDGET };
+        let (mut now, mut read) = (now()?, 0);
         for _ in 0..BATCH {
-            let now = now()?;
+            if read >= CLOCK {
+                (now, read) = (self::now()?, 0);
+            }
             let Some(tun) = &mut self.ports.interface.tun else { return Ok(()) };
             let framed = tun.is_framed();
-            match tun.read(&mut self.buffer) {
+            match tun.read(queue, &mut self.buffer) {
                 Ok(length) => {
                     let bytes = &mut self.buffer[..length];
                     match if framed { Parcel::read(bytes) } else { Ok(Parcel::whole(bytes)) } {
-                        Ok(mut parcel) => self.switch.take_parcel(&mut parcel, now, &mut self.ports),
+                        Ok(mut parcel) => {
+                            if parcel.count() > 1 {
+                                self.ports.interface.heavy.note(parcel.bytes());
+                            }
+                            self.switch.take_parcel(&mut parcel, now, &mut self.ports);
+                        }
                         Err(error) => tracing::trace!(%error, length, "the interface contradicts itself"),
                     }
+                    read += length;
                     budget = budget.saturating_sub(length);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
@@ -275,7 +298,9 @@ impl Reactor {
         if let Some(tun) = self.ports.interface.tun.take() {
             tracing::warn!(%error, "the lane interface is gone");
             // Closing the descriptor would take it from the epoll as well.
-            let _ = self.epoll.delete(&tun);
+            for (queue, _) in QUEUES {
+                let _ = tun.queue(queue).map(|queue| self.epoll.delete(queue));
+            }
             self.ports.event(Event::InterfaceGone);
         }
     }

@@ -1,4 +1,4 @@
-//! The interface's descriptor, opened with as much offload as the kernel has.
+//! The interface's descriptors, opened with as much offload as the kernel has.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
@@ -10,24 +10,43 @@ use crate::sys;
 
 /// A TUN interface.
 pub(super) struct Tun {
-    file: File,
+    light: File,
+    /// The queue of flows that fill it, so that others do not wait behind them; `None`: all share one.
+    heavy: Option<File>,
     /// Every packet has a header before it.
     framed: bool,
     level: TunOffload,
 }
 
+/// Through which queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Queue {
+    Light,
+    Heavy,
+}
+
 impl Tun {
     /// Makes the interface and asks for offload, at most `wish` and then less and less, until the kernel agrees.
     pub(super) fn open(name: &str, wish: TunOffload) -> io::Result<Self> {
-        let framed = (wish > TunOffload::None).then(|| sys::open_tun(name, true));
-        // Without the header an interface may still be had.
-        let Some(Ok(file)) = framed else {
-            return Ok(Self { file: sys::open_tun(name, false)?, framed: false, level: TunOffload::None });
+        if wish == TunOffload::None {
+            return Self::plain(name);
+        }
+        let (light, heavy) = match sys::open_tun_queues(name) {
+            Ok([light, heavy]) => (light, Some(heavy)),
+            // Without a second queue, and without the header, an interface may still be had.
+            Err(_) => match sys::open_tun(name, true) {
+                Ok(light) => (light, None),
+                Err(_) => return Self::plain(name),
+            },
         };
         let levels = [TunOffload::TsoUso, TunOffload::Tso, TunOffload::None];
-        let agreed = |level: &TunOffload| *level <= wish && sys::set_offload(&file, *level).is_ok();
+        let agreed = |level: &TunOffload| *level <= wish && sys::set_offload(&light, *level).is_ok();
         let level = levels.into_iter().find(agreed).unwrap_or(TunOffload::None);
-        Ok(Self { file, framed: true, level })
+        Ok(Self { light, heavy, framed: true, level })
+    }
+
+    fn plain(name: &str) -> io::Result<Self> {
+        Ok(Self { light: sys::open_tun(name, false)?, heavy: None, framed: false, level: TunOffload::None })
     }
 
     pub(super) fn level(&self) -> TunOffload {
@@ -39,16 +58,33 @@ impl Tun {
         self.framed
     }
 
-    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.file.read(buffer)
+    /// The descriptor of a queue, if there is such a one.
+    pub(super) fn queue(&self, queue: Queue) -> Option<BorrowedFd<'_>> {
+        match queue {
+            Queue::Light => Some(self.light.as_fd()),
+            Queue::Heavy => self.heavy.as_ref().map(File::as_fd),
+        }
+    }
+
+    fn file(&mut self, queue: Queue) -> &mut File {
+        match (queue, &mut self.heavy) {
+            (Queue::Heavy, Some(heavy)) => heavy,
+            _ => &mut self.light,
+        }
+    }
+
+    pub(super) fn read(&mut self, queue: Queue, buffer: &mut [u8]) -> io::Result<usize> {
+        self.file(queue).read(buffer)
     }
 
     /// Hands a packet to the kernel, which takes it whole or not at all.
-    pub(super) fn write(&mut self, header: &[u8; HEADER], packet: &[u8]) -> io::Result<()> {
+    pub(super) fn write(&mut self, queue: Queue, header: &[u8; HEADER], packet: &[u8]) -> io::Result<()> {
+        let framed = self.framed;
+        let file = self.file(queue);
         loop {
-            let written = match self.framed {
-                true => self.file.write_vectored(&[IoSlice::new(header), IoSlice::new(packet)]),
-                false => self.file.write(packet),
+            let written = match framed {
+                true => file.write_vectored(&[IoSlice::new(header), IoSlice::new(packet)]),
+                false => file.write(packet),
             };
             match written {
                 Ok(_) => return Ok(()),
@@ -56,11 +92,5 @@ impl Tun {
                 Err(error) => return Err(error),
             }
         }
-    }
-}
-
-impl AsFd for Tun {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
     }
 }
