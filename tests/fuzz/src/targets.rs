@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 
 use ed25519_dalek::SigningKey;
 use thinlane_model::{Boot, PublicKey, SessionId, Span, Wall};
-use thinlane_relay::Relay;
-use thinlane_wire::{AgentFrame, FrameDecoder, FromController, GrantVerifier, SignedGrant, api, pb};
+use thinlane_relay::{Relay, Verdict};
+use thinlane_wire::{
+    AgentFrame, FrameDecoder, FromController, GrantVerifier, ProbeKey, ProbeTicket, SignedGrant, api, pb,
+};
 
 /// One parser under test.
 pub struct Target {
@@ -30,6 +32,10 @@ pub const TARGETS: &[Target] = &[
     Target { name: "relay", run: relay, seeds: datagrams },
     Target { name: "packet", run: packet, seeds: packets },
     Target { name: "gate", run: thinlane_wg::gate::fuzz_gate, seeds: packets },
+    Target { name: "wg-header", run: thinlane_wg::offload::fuzz_header, seeds: large_packets },
+    Target { name: "wg-segment", run: thinlane_wg::offload::fuzz_segment, seeds: large_packets },
+    Target { name: "wg-coalesce", run: thinlane_wg::offload::fuzz_coalesce, seeds: streams },
+    Target { name: "wg-device", run: thinlane_wg::fuzz_device, seeds: device_input },
     Target { name: "kernel-answer", run: kernel_answer, seeds: kernel_answers },
     Target { name: "forward", run: thinlane_forward::fuzz_inner, seeds: thinlane_forward::fuzz_seeds },
 ];
@@ -155,11 +161,14 @@ fn words(bytes: &[u8]) {
 fn relay(bytes: &[u8]) {
     let mut relay = Relay::new(1);
     let key = |byte: u8| PublicKey::new([byte; 32]).expect("not zero");
+    relay.answer_probes(ProbeKey::new([5; 32]));
     let _ = relay.open(SessionId::from_random([1; 5]), key(1), Some(key(2)), Boot(60_000));
     let addresses: [SocketAddr; 2] =
         ["192.0.2.1:1000".parse().expect("an address"), "192.0.2.2:2000".parse().expect("an address")];
     for (turn, datagram) in bytes.chunks(148).enumerate() {
-        let _ = relay.handle_datagram(addresses[turn % 2], datagram, Boot(turn as u64));
+        if let Verdict::Answer(answer) = relay.handle_datagram(addresses[turn % 2], datagram, Boot(turn as u64)) {
+            assert_eq!(answer.len(), datagram.len(), "nothing is multiplied");
+        }
     }
 }
 
@@ -169,7 +178,10 @@ fn datagrams() -> Vec<Vec<u8>> {
         datagram[..4].copy_from_slice(&[kind, 0, 0, 0]);
         datagram
     };
-    vec![with(1, 148), with(2, 92), with(3, 64), with(4, 32), with(4, 148)]
+    let (ticket, secret) = ProbeKey::new([5; 32]).issue([1; 8], Boot(0));
+    let relay = "192.0.2.9:7443".parse().expect("an endpoint");
+    let ticket = ProbeTicket { ticket, secret, relay, life: ProbeKey::LIFE, pools: Vec::new() };
+    vec![with(1, 148), with(2, 92), with(3, 64), with(4, 32), with(4, 148), ticket.question(1, 100)]
 }
 
 fn packet(bytes: &[u8]) {
@@ -192,6 +204,62 @@ fn packets() -> Vec<Vec<u8>> {
     let mut error = vec![3, 4, 0, 0, 0, 0, 5, 0];
     error.extend(ip(6, &syn));
     vec![ip(6, &syn), ip(17, &udp), ip(1, &error), vec![0x60; 48]]
+}
+
+/// A packet, TCP or UDP, with `payload` bytes and a right header checksum.
+fn packet_of(protocol: u8, id: u8, seq: u8, payload: usize) -> Vec<u8> {
+    let transport = match protocol {
+        17 => [0xc3, 0x50, 0, 7, 0, 8 + payload as u8, 0, 1].to_vec(),
+        _ => [&[0xc3, 0x50, 0x01, 0xf6, 0, 0, 0, seq, 0, 0, 0, 9, 0x50, 0x10, 1, 0][..], &[0; 4]].concat(),
+    };
+    let length = 20 + transport.len() + payload;
+    let mut bytes = vec![0x45, 0, 0, length as u8, 0, id, 0x40, 0, 64, protocol, 0, 0, 198, 19, 0, 1, 198, 18, 0, 1];
+    let sum = thinlane_wg::packet::checksum(0, &bytes);
+    bytes[10..12].copy_from_slice(&sum.to_be_bytes());
+    bytes.extend(transport);
+    bytes.resize(length, 0x5a);
+    let pseudo = thinlane_wg::packet::sum(u32::from(protocol) + (length - 20) as u32, &bytes[12..20]);
+    let at = if protocol == 17 { 26 } else { 36 };
+    bytes[at..at + 2].fill(0);
+    let sum = thinlane_wg::packet::checksum(pseudo.into(), &bytes[20..]);
+    bytes[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+    bytes
+}
+
+/// What an interface with offload hands over: a header, and a packet to be cut, or a lone one.
+fn large_packets() -> Vec<Vec<u8>> {
+    use thinlane_wg::offload::header::{Header, Kind};
+    let of = |kind, size, offset, packet: Vec<u8>| {
+        let header =
+            Header { kind, needs_checksum: true, headers: 40, size, checksum_start: 20, checksum_offset: offset };
+        [&header.bytes()[..], &packet].concat()
+    };
+    vec![
+        of(Kind::Tcp4, 30, 16, packet_of(6, 1, 0, 100)),
+        of(Kind::Udp, 30, 6, packet_of(17, 1, 0, 100)),
+        of(Kind::Whole, 0, 16, packet_of(6, 1, 0, 10)),
+        of(Kind::Tcp6, 30, 16, vec![0x60; 100]),
+    ]
+}
+
+/// Packets that follow each other, each behind its length.
+fn streams() -> Vec<Vec<u8>> {
+    let stream = |protocol: u8| {
+        let packets = (0..4u8).map(|at| packet_of(protocol, at, at * 20, 20));
+        packets.flat_map(|packet| [&[0, packet.len() as u8][..], &packet].concat()).collect()
+    };
+    vec![stream(6), stream(17)]
+}
+
+/// One of each kind of thing that a device is given, each behind its kind and length.
+fn device_input() -> Vec<Vec<u8>> {
+    let packet = packet_of(6, 1, 0, 20);
+    let mut all = Vec::new();
+    for what in 0..16u8 {
+        all.extend([what, packet.len() as u8]);
+        all.extend(&packet);
+    }
+    vec![all]
 }
 
 /// Whatever the kernel (or what claims to be it) sends.
