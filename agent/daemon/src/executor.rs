@@ -164,10 +164,8 @@ impl Bench {
             }
             Step::Keys { session, preshared } => kernel.make_keys(session, preshared.as_ref()).map(Done::Public),
             Step::OpenDevice { grant, endpoint, initiate } => {
-                let endpoint = match &grant.relay {
-                    Some(relay) => self.lookup(relay),
-                    None => endpoint.and_then(|endpoint| endpoint.parse().ok()),
-                };
+                let direct = endpoint.and_then(|endpoint| endpoint.parse().ok());
+                let endpoint = direct.or_else(|| grant.relay.as_ref().and_then(|relay| self.lookup(relay)));
                 self.kernel.open_device(&grant, endpoint, initiate).map(plain)
             }
             Step::AddRoute { grant } => kernel.add_route(&grant).map(plain),

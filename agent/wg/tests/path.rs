@@ -75,7 +75,7 @@ fn a_lane_crosses_a_link_of_1280_bytes() {
 fn a_lane_finds_out_that_a_link_on_the_way_is_narrow() {
     let lab = Lab::new();
     let _echo = echo(&lab.device, PORT);
-    // A router between the two, whose second link takes 1 280 bytes; both ends think of 1 500.
+    // A router between the two, whose second link takes 1 280 bytes; the engineer is told so only by its ICMP.
     let router = format!("tlt-{}-r", lab.tag);
     let (e, g) = (&lab.engineer, &lab.gateway);
     run(&format!(
@@ -83,10 +83,10 @@ fn a_lane_finds_out_that_a_link_on_the_way_is_narrow() {
          ip link add far netns {e} type veth peer name a netns {router}
          ip link add far netns {g} type veth peer name b netns {router}
          ip -n {router} addr add 10.78.0.1/24 dev a; ip -n {router} addr add 10.79.0.1/24 dev b
-         ip -n {router} link set a up; ip -n {router} link set b up mtu 1280
+         ip -n {router} link set dev a up; ip -n {router} link set dev b up mtu 1280
          ip netns exec {router} sysctl -qw net.ipv4.ip_forward=1
-         ip -n {e} addr add 10.78.0.2/24 dev far; ip -n {e} link set far up; ip -n {e} route add 10.79.0.0/24 via 10.78.0.1
-         ip -n {g} addr add 10.79.0.2/24 dev far; ip -n {g} link set far up; ip -n {g} route add 10.78.0.0/24 via 10.79.0.1"
+         ip -n {e} addr add 10.78.0.2/24 dev far; ip -n {e} link set dev far up; ip -n {e} route add 10.79.0.0/24 via 10.78.0.1
+         ip -n {g} addr add 10.79.0.2/24 dev far; ip -n {g} link set dev far up mtu 1280; ip -n {g} route add 10.78.0.0/24 via 10.79.0.1"
     ));
     let outcome = std::panic::catch_unwind(|| {
         let _ends = lane(&lab, |port| SocketAddr::from(([10, 79, 0, 2], port)));

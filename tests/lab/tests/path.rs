@@ -1,0 +1,129 @@
+//! Which way a lane takes: a gateway's own endpoint first, the relay otherwise.
+//!
+//! Site `west` is the gateway of `south` under another name and with an endpoint: its carrier passes on one port.
+
+use std::process::ExitCode;
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use thinlane_lab::{Background, Case, Lab, Lane, Shell, main as run, now_ms, wait_until};
+
+const CASES: &[Case] = &[("a_gateways_own_endpoint_is_tried_first_and_the_relay_otherwise", own_endpoint_first)];
+
+fn main() -> ExitCode {
+    run("tpath", CASES)
+}
+
+const ENDPOINT: &str = "203.0.113.20:51820";
+
+fn west(lab: &Lab, command: &str) -> Shell {
+    let (dir, run) = (lab.root().join("agent-west"), lab.root().join("run-west"));
+    let words = format!("exec thinlane-agent {command} --dir {} --run-dir {}", dir.display(), run.display());
+    lab.on("south", &["sh", "-c", &words])
+}
+
+/// Enrols the gateway of south as site west, and starts its agent there in place of south's.
+fn enrol(lab: &Lab) -> Result<Background> {
+    let code = lab.root().join("west.code").display().to_string();
+    lab.thinlane("ada", &["site", "add", "west", "--endpoint", ENDPOINT]).run()?.good()?;
+    lab.thinlane("ada", &["site", "token", "west", "--out", &code]).run()?.good()?;
+    let asset = ["asset", "add", "west-plc1", "--site", "west", "--address", "192.168.1.10", "--type", "plc"];
+    lab.thinlane("ada", &asset).run()?.good()?;
+    lab.agent_process("south", "stop")?;
+    let fingerprint = std::fs::read_to_string(lab.root().join("fingerprint"))?;
+    let enrol =
+        format!("enroll --controller 198.51.100.2:7443 --ca-fingerprint {} --token-file {code}", fingerprint.trim());
+    west(lab, &enrol).run()?.good()?;
+    start(lab)
+}
+
+fn start(lab: &Lab) -> Result<Background> {
+    let agent = Background::start(west(lab, "run --lan lan"))?;
+    wait_until(20_000, "west is ready", || Ok(west(lab, "status --check ready").run()?.code == 0))?;
+    Ok(agent)
+}
+
+/// What a person sees of the lane's way, once the gateway has told of the handshake.
+fn way(lane: &Lane<'_>) -> Result<(String, String)> {
+    let word = |shown: &Value, key: &str| shown[key].as_str().unwrap_or_default().to_owned();
+    wait_until(8_000, "the handshake is known", || Ok(lane.show()?["last_handshake_at"].is_string()))?;
+    let shown = lane.show()?;
+    Ok((word(&shown, "path"), word(&shown, "path_reason")))
+}
+
+/// 5 MB to the device and back, compared there by the reader.
+fn transfer(lab: &Lab, lane: &Lane<'_>) -> Result<()> {
+    let script = format!(
+        "import socket, threading, hashlib\n\
+         s = socket.create_connection(('{}', {}), 10); s.settimeout(30)\n\
+         data = bytes((i * 31 + i // 256) & 255 for i in range(1 << 20)) * 5\n\
+         threading.Thread(target=s.sendall, args=(data,)).start()\n\
+         got = bytearray()\n\
+         while len(got) < len(data): got += s.recv(1 << 16) or exit('cut after %d' % len(got))\n\
+         print('same' if got == data else 'changed')",
+        lane.address, lane.port
+    );
+    lab.on("erik", &["/usr/bin/python3", "-c", &script]).run()?.good()?.says("same")?;
+    Ok(())
+}
+
+fn own_endpoint_first(lab: &Lab) -> Result<()> {
+    let pass = "table ip inward { chain in { type nat hook prerouting priority dstnat; iifname wan udp dport 51820 dnat to 100.64.2.2:51820; }; }";
+    lab.on("carrier", &["nft", pass]).run()?.good()?;
+    lab.on("carrier", &["nft", "insert rule ip fw pass ct status dnat accept"]).run()?.good()?;
+    let agent = enrol(lab)?;
+    let outcome = with_west(lab, agent);
+    lab.on("carrier", &["nft", "delete", "table", "ip", "inward"]).run()?;
+    for host in ["carrier", "south"] {
+        let device = if host == "carrier" { "south" } else { "wwan0" };
+        lab.on(host, &["ip", "link", "set", device, "mtu", "1500"]).run()?;
+    }
+    outcome
+}
+
+fn with_west(lab: &Lab, agent: Background) -> Result<()> {
+    // Answered there: the relay carries nothing.
+    let direct = lab.lane("west-plc1", "echo-tcp", "5m")?;
+    direct.exchange("tcp")?.good()?;
+    let (path, why) = way(&direct)?;
+    ensure!(path == "direct" && why.contains(ENDPOINT), "{path}: {why}");
+
+    // The last link takes 1 280 bytes from now on.
+    for (host, device) in [("carrier", "south"), ("south", "wwan0")] {
+        lab.on(host, &["ip", "link", "set", device, "mtu", "1280"]).run()?.good()?;
+    }
+    transfer(lab, &direct).context("over a link of 1 280 bytes")?;
+
+    // A gateway that starts again goes on where the engineer was, not at the relay.
+    let echo = direct.patient_echo("tcp", "50ms", "12s")?;
+    sleep(Duration::from_secs(1));
+    agent.signal("TERM")?;
+    agent.finish(10_000)?;
+    let again = start(lab)?;
+    let restarted = now_ms();
+    lab.device("south-1").wait_for(20, restarted)?;
+    echo.finish(20_000)?.good()?;
+    ensure!(way(&direct)?.0 == "direct", "{:?}", way(&direct)?);
+    lab.thinlane("erik", &["down", &direct.session]).run()?.good()?;
+    let ended = lab.session(&direct.session)?;
+    ensure!(ended["path"] == "direct", "the way is kept: {ended}");
+    drop(direct);
+
+    // Nobody answers there any more.
+    lab.on("carrier", &["nft", "delete", "table", "ip", "inward"]).run()?.good()?;
+    // Its memory of the lane before goes, too.
+    lab.on("carrier", &["conntrack", "-D", "-p", "udp", "--orig-port-dst", "51820"]).run()?;
+    let relayed = lab.lane("west-plc1", "echo-tcp", "5m")?;
+    relayed.exchange("tcp")?.good()?;
+    let (path, why) = way(&relayed)?;
+    ensure!(path == "relay" && why.contains("did not answer"), "{path}: {why}");
+    transfer(lab, &relayed).context("through the relay, over a link of 1 280 bytes")?;
+    lab.thinlane("erik", &["down", &relayed.session]).run()?.good()?;
+    ensure!(lab.session(&relayed.session)?["path"] == "relay", "the way is kept");
+    drop(relayed);
+    again.signal("TERM")?;
+    again.finish(10_000)?;
+    Ok(())
+}
