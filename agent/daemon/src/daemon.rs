@@ -63,6 +63,7 @@ pub struct Parts {
     pub resolved: crate::executor::Resolved,
     /// The UDP port that the device listens on; 0: any.
     pub listen: u16,
+    pub backend: thinlane_wg::Backend,
 }
 
 /// What the loop listens to.
@@ -143,8 +144,21 @@ struct Ending {
 
 impl Daemon {
     fn new(parts: Parts) -> anyhow::Result<Self> {
-        let Parts { dirs, config, identity, floor, witness, boot, saved, isolated, executor, book, resolved, listen } =
-            parts;
+        let Parts {
+            dirs,
+            config,
+            identity,
+            floor,
+            witness,
+            boot,
+            saved,
+            isolated,
+            executor,
+            book,
+            resolved,
+            listen,
+            backend,
+        } = parts;
         let now = clock::now();
         let site = SiteConfig {
             site: identity.site,
@@ -152,14 +166,14 @@ impl Daemon {
             verifier: thinlane_wire::GrantVerifier::new(identity.grant_keys.iter().copied()),
             ceilings: lanes::ceilings(&config),
             most_lanes: MOST_LANES,
-            backend: "userspace".into(),
+            backend: backend.as_str().into(),
             isolated,
         };
         let link = AgentLinkConfig {
             boot,
             agent_version: env!("CARGO_PKG_VERSION").into(),
             capabilities: Vec::new(),
-            backend: "userspace".into(),
+            backend: backend.as_str().into(),
         };
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;

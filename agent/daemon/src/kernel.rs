@@ -9,15 +9,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
 use serde::{Deserialize, Serialize};
-use thinlane_model::{Boot, Grant, PublicKey, Secret, SessionId, Span, Tuple};
+use thinlane_model::{Boot, Counters, Grant, PublicKey, Secret, SessionId, Span, Tuple};
 use thinlane_nft::{BaseConfig, Drift, LaneState, Nft};
 use thinlane_wg::link::Link;
-use thinlane_wg::{Device, Event, LaneReport, LaneRole, LaneSpec, Userspace, UserspaceConfig};
+use thinlane_wg::{Backend, Device, Event, LaneReport, LaneRole, LaneSpec};
 
+use crate::backend::{self, Choice};
 use crate::clock;
 use crate::config::Iface;
 use crate::files::{self, Dirs};
-use crate::forwarding::{self, Forwarding};
+use crate::forwarding::Forwarding;
+use crate::tally::Tally;
 use crate::traces::Traces;
 use crate::vault::Vault;
 
@@ -42,6 +44,7 @@ pub struct Intent {
     pub guard_lan_forwarding: bool,
     pub nflog_group: u16,
     pub mss: u16,
+    /// `tl0` for all lanes, or `tl-`, what the name of each lane's own begins with.
     pub interface: String,
     /// The UDP port that peers are told; 0: any.
     pub listen: u16,
@@ -71,11 +74,11 @@ impl Intent {
     }
 }
 
-/// The lane of a grant as the table knows it.
-pub fn lane(grant: &Grant, remaining: Span) -> thinlane_nft::Lane {
+/// The lane of a grant as the table knows it; `interfaces` is the intent's.
+pub fn lane(grant: &Grant, remaining: Span, interfaces: &str) -> thinlane_nft::Lane {
     thinlane_nft::Lane {
         session: grant.session,
-        iface: INTERFACE.to_owned(),
+        iface: backend::interface(interfaces, grant.session),
         tuple: grant.tuple,
         limits: grant.limits,
         keep_source: grant.keep_source,
@@ -88,12 +91,16 @@ pub struct Kernel {
     dirs: Dirs,
     nft: Nft,
     link: Link,
-    device: Option<Userspace>,
+    choice: Choice,
+    device: Option<Box<dyn Device>>,
     forwarding: Forwarding,
     vault: Vault,
     traces: Traces,
     /// Lanes in the table, with the deadlines that they have by now.
     standing: BTreeMap<SessionId, Grant>,
+    tally: Tally,
+    /// What was told of lanes that may go on.
+    told: BTreeMap<SessionId, Counters>,
     /// LAN interfaces from the configuration; empty: each asset's is looked up.
     configured: Vec<Iface>,
     intent: Intent,
@@ -101,7 +108,9 @@ pub struct Kernel {
 
 impl Kernel {
     /// Opens the sockets. Nothing is changed yet.
-    pub fn open(dirs: &Dirs, configured: &[Iface]) -> anyhow::Result<Self> {
+    ///
+    /// `port` is the UDP port on which lanes are expected to be reached (0: any), by which the backend is chosen.
+    pub fn open(dirs: &Dirs, configured: &[Iface], choice: Choice, port: u16) -> anyhow::Result<Self> {
         let mut nft = Nft::open().context("cannot talk to nf_tables")?;
         nft.flowtables().context("this kernel has no nf_tables, or this user no right to them (modprobe nf_tables)")?;
         let forwarding = Forwarding::load(dirs.forwarding())?;
@@ -112,18 +121,21 @@ impl Kernel {
             guard_lan_forwarding,
             nflog_group: NFLOG_GROUP,
             mss: MSS,
-            interface: INTERFACE.to_owned(),
-            listen: 0,
+            interface: backend::interfaces(choice.at(port)).to_owned(),
+            listen: port,
         };
         Ok(Self {
             dirs: dirs.clone(),
             nft,
             link: Link::open().context("cannot talk to the kernel about interfaces")?,
+            choice,
             device: None,
             forwarding,
             vault: Vault::load(dirs.lane_keys())?,
             traces: Traces::load(dirs.traces())?,
             standing: BTreeMap::new(),
+            tally: Tally::default(),
+            told: BTreeMap::new(),
             configured: configured.to_vec(),
             intent,
         })
@@ -152,9 +164,9 @@ impl Kernel {
         Ok(())
     }
 
-    /// Lanes that the last agent left and that may go on, by their grants.
-    pub fn resume(&mut self, grants: BTreeMap<SessionId, Grant>) {
-        self.standing = grants;
+    /// Lanes that the last agent left and that may go on, by their grants, and what it has told of them.
+    pub fn resume(&mut self, grants: BTreeMap<SessionId, Grant>, told: BTreeMap<SessionId, Counters>) {
+        (self.standing, self.told) = (grants, told);
     }
 
     /// Puts the whole table in force, in one transaction, with the lanes that may go on.
@@ -202,7 +214,7 @@ impl Kernel {
         let lan = self.intent.lan.clone();
         self.intent.guard_lan_forwarding = self.forwarding.guards(lan.iter().map(String::as_str));
         self.intent.store(&self.dirs)?;
-        let lanes = standing(self.standing.values());
+        let lanes = standing(self.standing.values(), &self.intent.interface);
         self.nft.install_base(&self.intent.base(), &lanes).context("cannot install the table")?;
         // Only behind the guard.
         for iface in &lan {
@@ -211,18 +223,19 @@ impl Kernel {
         Ok(())
     }
 
-    /// Makes the interface, with nothing behind it yet.
-    pub fn start_device(&mut self, port: u16, events: Box<dyn FnMut(Event) + Send>) -> anyhow::Result<()> {
+    /// Starts a device with nothing behind it yet; says who encrypts.
+    pub fn start_device(&mut self, port: u16, events: Box<dyn FnMut(Event) + Send>) -> anyhow::Result<Backend> {
+        let backend = self.choice.at(port);
         self.intent.listen = port;
+        backend::interfaces(backend).clone_into(&mut self.intent.interface);
         self.intent.store(&self.dirs)?;
-        let mut config = UserspaceConfig::new(INTERFACE, ALIAS);
-        config.listen = SocketAddr::from(([0, 0, 0, 0], port));
-        config.events = Some(events);
-        let device = Userspace::start(config).with_context(|| format!("cannot make the interface {INTERFACE}"))?;
-        self.device = Some(device);
-        forwarding::disable_ipv6(INTERFACE)?;
-        self.forwarding.enable(INTERFACE)?;
-        Ok(())
+        self.device = Some(backend::start(backend, port, events)?);
+        match backend {
+            Backend::Userspace => self.forwarding.enable(INTERFACE)?,
+            // Each lane's interface has a switch of its own, which goes with it.
+            Backend::Kernel => self.forwarding.restore_one(INTERFACE).map(|()| false)?,
+        };
+        Ok(backend)
     }
 
     /// Takes the interface and every peer away, for somebody to come back for them; table and keys stay.
@@ -259,6 +272,11 @@ impl Kernel {
             device.close(grant.session)?;
         }
         device.open(spec)?;
+        if grant.limits.packets_per_second.is_some() {
+            // The table counts packets; several in one would be one.
+            device.keep_apart(grant.session)?;
+        }
+        self.begin_count(grant.session)?;
         if self.traces.all().contains_key(&grant.session) {
             // It was open before: the kernel still knows the engineer's flows.
             let own = |flow: &thinlane_nft::Flow| {
@@ -267,6 +285,21 @@ impl Kernel {
             let flows = self.nft.flows(grant.tuple.engineer)?;
             let ports: Vec<u16> = flows.iter().filter(|flow| own(flow)).map(|flow| flow.source_port).collect();
             self.device()?.recall(grant.session, &ports)?;
+        }
+        Ok(())
+    }
+
+    /// A lane of the kernel counts from here on, or from where the last agent left off.
+    fn begin_count(&mut self, session: SessionId) -> anyhow::Result<()> {
+        if self.backend() == Backend::Kernel {
+            let start = match self.told.remove(&session) {
+                Some(told) => told,
+                None => {
+                    let stands = self.nft.lanes()?.into_iter().find(|lane| lane.session == session);
+                    stands.map(|lane| lane.counters()).unwrap_or_default()
+                }
+            };
+            self.tally.begin(session, start);
         }
         Ok(())
     }
@@ -286,7 +319,11 @@ impl Kernel {
     /// Leads the engineer's address to the device.
     pub fn add_route(&mut self, grant: &Grant) -> anyhow::Result<()> {
         self.traces.add(grant.session, &grant.tuple)?;
-        Ok(self.link.add_route(INTERFACE, grant.tuple.engineer)?)
+        match self.device()?.backend() {
+            Backend::Userspace => Ok(self.link.add_route(INTERFACE, grant.tuple.engineer)?),
+            // It came with the interface, in a table of its own.
+            Backend::Kernel => Ok(()),
+        }
     }
 
     /// Opens the lane in the table, on a LAN that is known to it.
@@ -298,7 +335,7 @@ impl Kernel {
         // What is left is looked up last: a step before it takes time, which must not be given to the lane.
         if !stands || self.nft.extend_lane(grant.session, remaining(grant.deadline)?).is_err() {
             self.close_lane(grant.session)?;
-            self.nft.open_lane(&lane(grant, remaining(grant.deadline)?))?;
+            self.nft.open_lane(&lane(grant, remaining(grant.deadline)?, &self.intent.interface))?;
         }
         self.standing.insert(grant.session, grant.clone());
         Ok(())
@@ -344,10 +381,26 @@ impl Kernel {
     pub fn shut_device(&mut self, session: SessionId) -> anyhow::Result<Option<LaneReport>> {
         let device = self.device()?;
         match device.shut(session) {
-            Ok(()) => Ok(device.report(session)),
+            Ok(()) => {
+                let mut report = device.report(session);
+                self.count(report.as_mut_slice());
+                Ok(report)
+            }
             Err(thinlane_wg::DeviceError::Unknown(_)) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Puts the table's counters into reports of the kernel's backend, which has none: merged packets count as one.
+    fn count(&mut self, reports: &mut [LaneReport]) {
+        if reports.is_empty() || self.backend() != Backend::Kernel {
+            return;
+        }
+        let lanes = self.nft.lanes().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the lanes' counters cannot be read");
+            Vec::new()
+        });
+        self.tally.fill(reports, &lanes);
     }
 
     /// Closes the lane in the table; `None` where it was gone.
@@ -366,6 +419,7 @@ impl Kernel {
             Some(device) => device.close(session).map(Some),
             None => Ok(None),
         };
+        self.tally.end(session);
         self.vault.forget(session)?;
         match closed {
             Err(thinlane_wg::DeviceError::Unknown(_)) => Ok(None),
@@ -375,7 +429,11 @@ impl Kernel {
 
     /// Deletes the engineer's connections and reads back that none is left.
     pub fn drop_flows(&mut self, tuple: &Tuple) -> anyhow::Result<u32> {
-        Ok(self.nft.drop_flows(tuple)?)
+        let flows = if self.backend() == Backend::Kernel { self.nft.flows(tuple.engineer)? } else { Vec::new() };
+        let dropped = self.nft.drop_flows(tuple)?;
+        // Those of the userspace device it has reset itself.
+        backend::let_go(&flows);
+        Ok(dropped)
     }
 
     /// Takes the engineer's route away.
@@ -400,6 +458,10 @@ impl Kernel {
         }
         if self.routes()?.contains(&tuple.engineer) {
             left.push("a route");
+        }
+        let iface = backend::interface(&self.intent.interface, session);
+        if iface != INTERFACE && self.link.interface(&iface)?.is_some() {
+            left.push("an interface");
         }
         if !self.nft.flows(tuple.engineer)?.is_empty() {
             left.push("connections");
@@ -434,24 +496,38 @@ impl Kernel {
         anyhow::ensure!(state.up.is_some() && state.down.is_some(), "the lane is not open in both directions");
         let peer = self.device.as_ref().is_some_and(|device| device.interface(grant.session).is_some());
         anyhow::ensure!(peer, "the peer is not in the device");
-        anyhow::ensure!(self.routes()?.contains(&grant.tuple.engineer), "the engineer's route is missing");
+        let device = self.device()?;
+        if let Some(what) = device.missing(grant.session)? {
+            bail!("{what} is missing");
+        }
+        let routed = device.backend() == Backend::Kernel || self.routes()?.contains(&grant.tuple.engineer);
+        anyhow::ensure!(routed, "the engineer's route is missing");
         Ok(())
     }
 
     /// Removes every peer at once: after a flush nothing else keeps packets from passing. Connections are not reset,
     /// for the lanes go on when the base stands again.
     pub fn remove_all_peers(&mut self) -> Vec<LaneReport> {
-        self.device.as_mut().map(Device::suspend_all).unwrap_or_default()
+        let mut reports = self.device.as_mut().map(|device| device.suspend_all()).unwrap_or_default();
+        self.count(&mut reports);
+        reports
     }
 
     /// What every lane has carried.
     pub fn reports(&mut self) -> Vec<LaneReport> {
-        self.device.as_mut().map(Device::reports).unwrap_or_default()
+        let mut reports = self.device.as_mut().map(|device| device.reports()).unwrap_or_default();
+        self.count(&mut reports);
+        reports
+    }
+
+    /// Who encrypts, or would; `auto` may choose anew when the device begins anew.
+    pub fn backend(&self) -> Backend {
+        self.device.as_ref().map_or_else(|| self.choice.at(self.intent.listen), |device| device.backend())
     }
 
     /// Compares the table with what is meant.
     pub fn verify(&mut self) -> anyhow::Result<Drift> {
-        let lanes = standing(self.standing.values());
+        let lanes = standing(self.standing.values(), &self.intent.interface);
         Ok(self.nft.verify(&self.intent.base(), &lanes)?)
     }
 
@@ -484,6 +560,7 @@ impl Kernel {
             note(self.drop_flows(&tuple).map(|_| ()));
             note(self.traces.remove(session));
         }
+        note(backend::clear());
         // The switches first: without the table nothing would guard the LAN.
         note(self.forwarding.restore());
         note(self.nft.remove().context("cannot remove the table"));
@@ -499,8 +576,8 @@ impl Kernel {
         }
     }
 
-    fn device(&mut self) -> anyhow::Result<&mut Userspace> {
-        self.device.as_mut().context("the device is not running")
+    fn device(&mut self) -> anyhow::Result<&mut dyn Device> {
+        Ok(self.device.as_mut().context("the device is not running")?.as_mut())
     }
 }
 
@@ -513,14 +590,14 @@ fn remaining(deadline: Boot) -> anyhow::Result<Span> {
 
 /// Whether an interface can be a LAN's.
 fn leads_out(iface: &str) -> bool {
-    iface != INTERFACE && iface != "lo"
+    iface != INTERFACE && iface != "lo" && !iface.starts_with(thinlane_nft::LANE_INTERFACES)
 }
 
 /// The lanes of these grants that have not ended yet.
-fn standing<'a>(grants: impl IntoIterator<Item = &'a Grant>) -> Vec<thinlane_nft::Lane> {
+fn standing<'a>(grants: impl IntoIterator<Item = &'a Grant>, interfaces: &str) -> Vec<thinlane_nft::Lane> {
     let now = clock::boot();
     let left = |grant: &'a Grant| Some(now.until(grant.deadline)).filter(|left| *left >= thinlane_nft::SHORTEST);
     let lanes: BTreeMap<SessionId, thinlane_nft::Lane> =
-        grants.into_iter().filter_map(|grant| Some((grant.session, lane(grant, left(grant)?)))).collect();
+        grants.into_iter().filter_map(|grant| Some((grant.session, lane(grant, left(grant)?, interfaces)))).collect();
     lanes.into_values().collect()
 }

@@ -9,6 +9,7 @@
 //! The machines decide (crates `link` and `site`); everything here does as told and answers what came of it.
 #![forbid(unsafe_code)]
 
+mod backend;
 mod channel;
 mod clock;
 mod cmd;
@@ -27,6 +28,7 @@ mod logging;
 mod owner;
 mod privilege;
 mod saved;
+mod tally;
 mod tls;
 mod traces;
 mod vault;

@@ -42,6 +42,7 @@ impl World {
             approvals: it.approvals.iter().map(view_of_approval).collect(),
             counters: seen.map_or(it.counters, |seen| seen.counters),
             counters_final: it.counters_final,
+            merged: it.backend.as_deref() == Some("kernel"),
             last_handshake_at: it.last_handshake_at.max(seen.and_then(|seen| seen.last_handshake_at)),
             reason: it.reason.clone(),
             ticket: it.ticket.clone(),

@@ -426,6 +426,16 @@ impl Site {
         self.isolated
     }
 
+    /// Who encrypts the lanes, as armed answers and status say it.
+    pub fn backend(&self) -> &str {
+        &self.config.backend
+    }
+
+    /// Another device encrypts from now on; told with the next status.
+    pub fn set_backend(&mut self, backend: &str) {
+        backend.clone_into(&mut self.config.backend);
+    }
+
     /// The desired state that was taken over last.
     pub fn applied(&self) -> Applied {
         let digest = if self.generation == 0 { [0; 32] } else { thinlane_wire::state_digest(&self.desired) };

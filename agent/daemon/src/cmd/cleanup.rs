@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use clap::Args;
 use thinlane_wg::link::Link;
 
+use crate::backend::Choice;
 use crate::control::{self, Ask, AskError, Reply};
 use crate::failure::Failure;
 use crate::files::{self, Dirs, RunLock};
@@ -30,7 +31,7 @@ pub fn cleanup(args: &Cleanup, dirs: &Dirs) -> Result<(), Failure> {
     refuse_strangers(dirs)?;
     let mut failed = Failed::default();
     failed.note("interfaces", remove_interfaces());
-    match Kernel::open(dirs, &[]) {
+    match Kernel::open(dirs, &[], Choice::default(), 0) {
         Ok(mut kernel) => failed.note("kernel", kernel.remove_everything()),
         Err(error) => failed.note("kernel", Err(error)),
     }

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use thinlane_nft::{DeniedLog, Watch};
 use thinlane_wire::GrantVerifier;
 use tokio::sync::mpsc;
 
 use super::isolate::is_isolated;
+use crate::backend::{Choice, Wanted};
 use crate::clock::{self, Floor};
 use crate::config::{Config, Iface};
 use crate::daemon::{self, Ears, End, Parts};
@@ -31,24 +32,10 @@ pub struct Run {
     lan: Vec<Iface>,
     /// Who encrypts.
     #[arg(long, value_enum, default_value = "auto", env = "THINLANE_BACKEND")]
-    backend: Backend,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Backend {
-    /// The best that this machine has: today the agent's own.
-    Auto,
-    /// The kernel's WireGuard.
-    Kernel,
-    /// The agent's own, on the interface tl0.
-    Userspace,
+    backend: Wanted,
 }
 
 pub fn run(args: &Run, dirs: &Dirs) -> Result<(), Failure> {
-    if args.backend == Backend::Kernel {
-        return Err(Failure::new("this agent does not drive the kernel's WireGuard yet; it has its own")
-            .next("leave --backend out, or say --backend userspace"));
-    }
     let (mut config, from) = Config::load(args.config.as_deref(), dirs)
         .map_err(|error| Failure::new(error).next("mend the file; docs/operations.md shows every key"))?;
     if !args.lan.is_empty() {
@@ -61,6 +48,7 @@ pub fn run(args: &Run, dirs: &Dirs) -> Result<(), Failure> {
                 .next("thinlane-agent enroll --controller HOST:7443 --ca-fingerprint sha256:.. --token-file FILE")
         })?;
     privilege::check()?;
+    let choice = Choice::make(args.backend)?;
     files::private_dir(&dirs.run).map_err(|error| {
         Failure::new(format_args!("cannot use {}: {error}", dirs.run.display())).next("name another one with --run-dir")
     })?;
@@ -77,7 +65,7 @@ pub fn run(args: &Run, dirs: &Dirs) -> Result<(), Failure> {
         .build()
         .context("cannot start")?;
     let end = runtime.block_on(async {
-        let (parts, ears) = take_in_hand(dirs, config, identity)?;
+        let (parts, ears) = take_in_hand(dirs, config, identity, choice)?;
         daemon::run(parts, ears, ready).await
     })?;
     // A name being resolved must not hold up the end.
@@ -96,12 +84,11 @@ pub fn run(args: &Run, dirs: &Dirs) -> Result<(), Failure> {
 }
 
 /// Closed base first, then the device, then what was open.
-fn take_in_hand(dirs: &Dirs, config: Config, identity: Identity) -> anyhow::Result<(Parts, Ears)> {
+fn take_in_hand(dirs: &Dirs, config: Config, identity: Identity, choice: Choice) -> anyhow::Result<(Parts, Ears)> {
     let boot = clock::boot_id()?;
     let enrolled = Validity::of(&identity.certificate)?.not_before;
     let floor = Floor::load(dirs.clock(), boot, enrolled)?;
     let witness = Witness::load(dirs.witness(), identity.log_key.clone())?;
-    let mut kernel = Kernel::open(dirs, &config.lan)?;
     let before = Intent::load(dirs).unwrap_or_else(|error| {
         tracing::warn!(error = format!("{error:#}"), "the last agent's intent cannot be read");
         None
@@ -111,6 +98,7 @@ fn take_in_hand(dirs: &Dirs, config: Config, identity: Identity) -> anyhow::Resu
         0 => before.map_or(0, |intent| intent.listen),
         port => port,
     };
+    let mut kernel = Kernel::open(dirs, &config.lan, choice, listen)?;
     let saved = saved::load(dirs).unwrap_or_else(|error| {
         tracing::warn!(error = format!("{error:#}"), "the last agent's state cannot be read: nothing of it is opened");
         None
@@ -120,7 +108,8 @@ fn take_in_hand(dirs: &Dirs, config: Config, identity: Identity) -> anyhow::Resu
     let isolated = is_isolated(dirs) || config.isolate_input.as_deref().is_some_and(daemon::input_is_on);
     if let Some(state) = saved.as_ref().filter(|_| !isolated) {
         let verifier = GrantVerifier::new(identity.grant_keys.iter().copied());
-        kernel.resume(saved::live(state, &verifier, boot, clock::boot()).0);
+        let told = state.lanes.iter().filter_map(|lane| Some((lane.grant.peek()?.0, lane.counters))).collect();
+        kernel.resume(saved::live(state, &verifier, boot, clock::boot()).0, told);
     }
     kernel.rebuild_base()?;
     let resumable = saved.iter().flat_map(|state| &state.lanes).filter_map(|lane| lane.grant.peek());
@@ -141,10 +130,14 @@ fn take_in_hand(dirs: &Dirs, config: Config, identity: Identity) -> anyhow::Resu
         listen = 0;
         started = bench.start_device(listen);
     }
-    if let Err(error) = started {
-        bench.kernel.remove_everything()?;
-        return Err(error);
-    }
+    let backend = match started {
+        Ok(backend) => backend,
+        Err(error) => {
+            bench.kernel.remove_everything()?;
+            return Err(error);
+        }
+    };
+    tracing::info!(%backend, "who encrypts");
     let (executor, answers) = Executor::start(bench)?;
     let parts = Parts {
         dirs: dirs.clone(),
@@ -159,6 +152,7 @@ fn take_in_hand(dirs: &Dirs, config: Config, identity: Identity) -> anyhow::Resu
         book,
         resolved,
         listen,
+        backend,
     };
     Ok((parts, Ears { answers, device, tables: watch::tables(tables)?, addresses: watch::addresses()? }))
 }

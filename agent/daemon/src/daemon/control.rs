@@ -219,7 +219,7 @@ impl Daemon {
             controller: self.identity.controller.clone(),
             channel: self.channel_word().into(),
             channel_problem: self.channel_problem.clone(),
-            backend: "userspace".into(),
+            backend: self.site.backend().into(),
             backend_reason: None,
             offload: None,
             ready: why_not_ready.is_none() && self.ruleset && !self.site.is_isolated(),

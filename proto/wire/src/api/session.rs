@@ -115,6 +115,9 @@ pub struct SessionView {
     /// The counters are the closing record's, final and exact.
     #[serde(default)]
     pub counters_final: bool,
+    /// Counted by the gateway's kernel, for which packets that travel merged are one.
+    #[serde(default)]
+    pub merged: bool,
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     #[serde(default)]
     pub last_handshake_at: Option<Wall>,

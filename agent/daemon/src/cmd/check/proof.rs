@@ -120,7 +120,7 @@ fn look_at_table(
     let meant: Vec<_> = live
         .values()
         .filter(|grant| now.until(grant.deadline) >= SHORTEST)
-        .map(|grant| kernel::lane(grant, now.until(grant.deadline)))
+        .map(|grant| kernel::lane(grant, now.until(grant.deadline), &intent.interface))
         .collect();
     let drift = nft.verify(&intent.base(), &meant).context("cannot read the table")?;
     for finding in &drift.findings {
