@@ -199,8 +199,6 @@ impl App {
     /// Takes something from the controller.
     pub fn take(&mut self, input: Input, now: Now) {
         self.model.take(input, now);
-        let keep = self.page.as_ref().map(|page| page.id);
-        self.model.forget(now, keep);
     }
 
     /// Takes the answer to a look.
@@ -230,10 +228,12 @@ impl App {
         self.outcome = Some(Outcome { text: text.into(), tone, at: now.mono });
     }
 
-    /// What must be done because time has passed: a page asks for its rest again.
+    /// What must be done because time has passed, once a second or so: what has been over for long leaves the screen,
+    /// and a page asks for its rest again.
     pub fn tick(&mut self, now: Now) -> Vec<Effect> {
         /// Milliseconds after which a page is fetched again.
         const AGAIN: u64 = 5_000;
+        self.model.forget(now, self.page.as_ref().map(|page| page.id));
         let Some(page) = self.page.as_mut().filter(|page| page.asked.until(now.mono).as_millis() >= AGAIN) else {
             return Vec::new();
         };

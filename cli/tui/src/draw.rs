@@ -144,9 +144,9 @@ fn banner(app: &App, needs: &[Attention], height: u16, now: Now) -> Vec<(String,
             Weight::Urgent => ("NOW", Tone::Bad),
             _ => ("LOOK", Tone::Warn),
         };
-        let left = needs.len() - room.min(needs.len());
-        let more = if at + 1 == room && left > 0 { format!("  (+{left} more)") } else { String::new() };
-        lines.push((format!(" {mark}: {}{more}", need.text), tone));
+        // Said first: the end of a line is what a narrow screen cuts.
+        let of = if needs.len() > room { format!(" ({} of {})", at + 1, needs.len()) } else { String::new() };
+        lines.push((format!(" {mark}{of}: {}", need.text), tone));
     }
     lines
 }
@@ -166,8 +166,8 @@ fn footer(app: &App, paint: &mut Paint<'_>, area: Rect) {
     for line in keys::TABLE.iter().filter(|line| line.places & place != 0 && !line.label.is_empty()) {
         let Some(key) = line.keys.first() else { continue };
         let (key, label) = (key.to_string(), line.label);
-        let wide = (key.len() + label.len() + 3) as u16;
-        if x + wide > area.right() + 2 {
+        let wide = (key.len() + label.len() + 1) as u16;
+        if x + wide > area.right() {
             break;
         }
         x += paint.text(x, area.y, area.right().saturating_sub(x), &key, app.glyphs.style(Tone::Strong));

@@ -106,7 +106,7 @@ const fn bind(
 }
 
 /// Every key. The order is that of the help screen and of the bottom line.
-pub const TABLE: &[Binding] = &[
+pub static TABLE: &[Binding] = &[
     bind(&[Key::Char('?')], MAIN, Action::Help, "help", "this help"),
     bind(&[Key::Char('x')], SESSIONS | DETAIL, Action::Kill, "kill", "stop the selected session now; asks first"),
     bind(
@@ -262,7 +262,7 @@ pub fn action(key: Key, place: Places) -> Option<Action> {
 }
 
 /// Places with their headings, as the help screen shows them.
-pub const CHAPTERS: &[(&str, Places)] = &[
+pub static CHAPTERS: &[(&str, Places)] = &[
     ("Everywhere", MAIN),
     ("Sessions, and the page of one", SESSIONS | DETAIL),
     ("Requests", REQUESTS),

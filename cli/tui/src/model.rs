@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use thinlane_model::{Boot, Login, Now, RequestId, SessionId, SiteName, Span, Wall};
+use thinlane_model::{Boot, Login, Now, RequestId, SessionId, SiteId, SiteName, Span, Wall};
 use thinlane_wire::api::{
     AlarmView, DeniedView, LiveEvent, LogEntry, Overview, RequestState, RequestView, SessionState, SessionView,
     SiteView,
@@ -197,8 +197,12 @@ impl Model {
                 return;
             }
             Input::LogReadable(readable) => self.log_readable = readable,
-            Input::Alive => self.heard = now.mono,
-            Input::Trying => {}
+            // Neither changes what is known.
+            Input::Alive => {
+                self.heard = now.mono;
+                return;
+            }
+            Input::Trying => return,
             Input::Lost { why, retry_at } => {
                 let since = match &self.link {
                     Link::Lost { since, .. } => *since,
@@ -334,11 +338,7 @@ impl Model {
         if self.entries.back().is_some_and(|last| last.index >= entry.index) {
             return;
         }
-        let sites = &self.sites;
-        let name = |id: &str| {
-            sites.values().find(|place| place.view.id.to_string() == id).map(|place| place.view.site.to_string())
-        };
-        if let Some(notice) = Notice::from_entry(&entry, name) {
+        if let Some(notice) = Notice::from_entry(&entry, |id| self.site_name(id)) {
             self.notice(notice);
         }
         self.entries.push_back(entry);
@@ -364,6 +364,12 @@ impl Model {
             marked += 1;
         }
         marked
+    }
+
+    /// The name of the site with this id.
+    pub fn site_name(&self, id: &str) -> Option<String> {
+        let id: SiteId = id.parse().ok()?;
+        self.sites.values().find(|place| place.view.id == id).map(|place| place.view.site.to_string())
     }
 
     /// Live sessions.

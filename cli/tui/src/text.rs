@@ -158,7 +158,7 @@ impl Glyphs {
 
 /// Bytes, in four letters at most and a unit.
 pub fn bytes(count: u64) -> String {
-    const UNITS: [&str; 6] = ["B", "k", "M", "G", "T", "P"];
+    const UNITS: [&str; 7] = ["B", "k", "M", "G", "T", "P", "E"];
     let mut size = count as f64;
     let mut unit = 0;
     while size >= 999.5 && unit + 1 < UNITS.len() {
@@ -189,8 +189,8 @@ pub fn about(millis: u64) -> String {
     let secs = millis.div_ceil(1000);
     match secs {
         0..120 => format!("{secs} s"),
-        120..3600 => format!("{} min", secs.div_ceil(60)),
-        3600..172_800 if secs / 60 % 60 == 0 => format!("{} h", secs / 3600),
+        120..3600 => format!("{} min", secs / 60),
+        3600..172_800 if (secs / 60).is_multiple_of(60) => format!("{} h", secs / 3600),
         3600..172_800 => format!("{} h {} min", secs / 3600, secs / 60 % 60),
         _ => format!("{} d", secs / 86_400),
     }
@@ -335,7 +335,7 @@ mod tests {
         for (millis, text) in [(999, "0:01"), (0, "0:00"), (61_000, "1:01"), (3_723_000, "1:02:03")] {
             assert_eq!(countdown(millis), text);
         }
-        for (millis, text) in [(45_000, "45 s"), (700_000, "12 min"), (7_500_000, "2 h 5 min"), (7_200_000, "2 h")] {
+        for (millis, text) in [(45_000, "45 s"), (700_000, "11 min"), (7_500_000, "2 h 5 min"), (7_200_000, "2 h")] {
             assert_eq!(about(millis), text);
         }
         for count in [0, 1, 999, 1000, 9_949, 9_950, 99_499, 999_499, 999_500, 1_000_000, u64::MAX] {

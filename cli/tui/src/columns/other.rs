@@ -5,7 +5,7 @@ use thinlane_wire::api::{LogEntry, RequestState};
 
 use super::{ago, col, flag, moment, or_dash, seconds, text_key, time_key};
 use crate::model::{Asked, Place};
-use crate::notice::{Class, Notice, Weight};
+use crate::notice::{Class, Notice, Weight, words};
 use crate::table::{Cell, Column, Ctx, Key, Listed, RowId};
 use crate::text::{self, Tone};
 
@@ -280,7 +280,7 @@ static SITES: &[Column<Place>] = &[
         |row, _, _| or_dash(row.view.backend.as_ref()),
         |row, _| text_key(row.view.backend.as_ref())
     ),
-    col!("notes", "notes", 10..60, 8, LEFT, true, "isolated, locked, or why it is not ready", notes, |row, _| {
+    col!("notes", "notes", 14..60, 5, LEFT, true, "isolated, locked, or why it is not ready", notes, |row, _| {
         Key::text(row.view.why_not_ready.clone().unwrap_or_default())
     }),
     col!(
@@ -365,10 +365,10 @@ static NOTICES: &[Column<Notice>] = &[
         "kind",
         "kind",
         10..18,
-        2,
+        7,
         LEFT,
-        true,
-        "of which kind",
+        false,
+        "of which kind, in a word",
         |row, _, _| Cell::plain(row.kind.clone()),
         |row, _| Key::text(&row.kind)
     ),
@@ -378,14 +378,12 @@ static NOTICES: &[Column<Notice>] = &[
         7..8,
         6,
         RIGHT,
-        true,
+        false,
         "how many, for denials",
         |row, _, _| if row.class == Class::Denied { Cell::plain(row.packets.to_string()) } else { Cell::dim("-") },
         |row, _| Key::number(row.packets)
     ),
-    col!("detail", "detail", 16..160, 5, LEFT, true, "more", |row, _, _| Cell::plain(row.detail.clone()), |row, _| {
-        Key::text(&row.detail)
-    }),
+    col!("detail", "detail", 40..160, 2, LEFT, true, "what exactly", told, |row, _| Key::text(&row.detail)),
     col!(
         "seen",
         "seen",
@@ -414,9 +412,7 @@ static ENTRIES: &[Column<LogEntry>] = &[
     col!("time", "time", 8..14, 0, LEFT, true, "when", |row, ctx, _| moment(row.time, ctx), |row, _| Key::Number(
         row.time.as_millis()
     )),
-    col!("actor", "actor", 12..24, 2, LEFT, true, "who", |row, _, _| Cell::plain(row.actor.clone()), |row, _| {
-        Key::text(&row.actor)
-    }),
+    col!("actor", "actor", 12..24, 2, LEFT, true, "who", actor, |row, _| Key::text(&row.actor)),
     col!(
         "kind",
         "kind",
@@ -440,6 +436,23 @@ static ENTRIES: &[Column<LogEntry>] = &[
         |row, _| Key::text(facts(&row.entry))
     ),
 ];
+
+/// Who; a gateway by its site's name.
+fn actor(row: &LogEntry, ctx: &Ctx<'_>, _: usize) -> Cell {
+    let site = row.actor.strip_prefix("agent:").and_then(|id| ctx.model.site_name(id));
+    Cell::plain(site.map_or_else(|| row.actor.clone(), |site| format!("agent:{site}")))
+}
+
+/// What a denial or an alarm is, in one line.
+fn told(row: &Notice, _: &Ctx<'_>, _: usize) -> Cell {
+    let text = match row.class {
+        Class::Denied => format!("{} x {}", row.packets, row.detail),
+        Class::Alarm if row.detail.is_empty() => words(&row.kind).to_owned(),
+        Class::Alarm => format!("{}: {}", words(&row.kind), row.detail),
+        Class::Refused => row.detail.clone(),
+    };
+    Cell::plain(text)
+}
 
 fn missing(row: &Asked, _: &Ctx<'_>, _: usize) -> Cell {
     if row.view.state != RequestState::Pending {
@@ -510,27 +523,54 @@ fn notes(row: &Place, _: &Ctx<'_>, _: usize) -> Cell {
     Cell::new(notes.join("; "), if notes.is_empty() { Tone::Plain } else { Tone::Warn })
 }
 
-/// `name=value` of what is short in an entry, also one level deeper.
+/// `name=value` of what is short in an entry, also one level deeper; what people ask for first comes first.
 pub(crate) fn facts(entry: &Value) -> String {
+    const MOST: usize = 14;
+    const FIRST: [&str; 14] = [
+        "user", "login", "alarm", "asset", "session", "id", "task", "reason", "detail", "why", "note", "command",
+        "message", "request",
+    ];
     let mut found = Vec::new();
     gather(entry, 0, &mut found);
-    found.join(" ")
+    let place = |name: &str| FIRST.iter().position(|first| *first == name).unwrap_or(FIRST.len());
+    found.sort_by_key(|(name, _)| place(name));
+    found.truncate(MOST);
+    found.into_iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
 }
 
-fn gather(value: &Value, depth: u32, found: &mut Vec<String>) {
+fn gather<'a>(value: &'a Value, depth: u32, found: &mut Vec<(&'a str, String)>) {
     /// Said in other columns, or of use to programs only.
-    const SAID: [&str; 8] = ["schema", "time", "actor", "kind", "index", "record", "signature", "policy_hash"];
-    const MOST: usize = 14;
+    const SAID: [&str; 16] = [
+        "schema",
+        "time",
+        "actor",
+        "kind",
+        "index",
+        "record",
+        "signature",
+        "policy_hash",
+        "arm_by",
+        "boot",
+        "deadline",
+        "gateway_key",
+        "engineer_key",
+        "serial",
+        "hash",
+        "counters_final",
+    ];
     let Value::Object(fields) = value else { return };
     for (name, value) in fields.iter().filter(|(name, _)| !SAID.contains(&name.as_str())) {
-        match value {
-            _ if found.len() >= MOST => return,
-            Value::String(text) if text.is_empty() => {}
-            Value::String(text) => found.push(format!("{name}={}", text.chars().take(80).collect::<String>())),
-            Value::Number(number) => found.push(format!("{name}={number}")),
-            Value::Bool(flag) => found.push(format!("{name}={flag}")),
-            Value::Object(_) if depth == 0 => gather(value, 1, found),
-            _ => {}
-        }
+        let shown = match value {
+            Value::String(text) if text.is_empty() => continue,
+            Value::String(text) => text.chars().take(80).collect(),
+            Value::Number(number) => number.to_string(),
+            Value::Bool(flag) => flag.to_string(),
+            Value::Object(_) if depth == 0 => {
+                gather(value, 1, found);
+                continue;
+            }
+            _ => continue,
+        };
+        found.push((name, shown));
     }
 }

@@ -142,7 +142,7 @@ fn draw<'m, R: Listed>(
             );
         }
     }
-    Drawn { info: info(&list, &ids, all, height, R::columns().len() - columns.len(), ctx), list, height }
+    Drawn { info: info(&list, &ids, all, height, list.columns.len().saturating_sub(columns.len()), ctx), list, height }
 }
 
 /// Where one is in the list.

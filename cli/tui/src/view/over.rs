@@ -42,9 +42,9 @@ pub fn draw(app: &mut App, paint: &mut Paint<'_>, area: Rect, main: Rect, now: N
 /// A box in the lower part, where it hides the selected row the least.
 fn place(area: Rect, width: u16, height: u16) -> Rect {
     let width = width.min(area.width);
-    let height = height.min(area.height.saturating_sub(1));
+    let height = height.min(area.height.saturating_sub(3));
     let x = area.x + (area.width - width) / 2;
-    Rect { x, y: (area.bottom().saturating_sub(height + 1)).max(area.y), width, height }
+    Rect { x, y: (area.bottom().saturating_sub(height + 3)).max(area.y), width, height }
 }
 
 fn question(ask: &Ask, model: &Model, glyphs: Glyphs, paint: &mut Paint<'_>, area: Rect, now: Now) -> (u16, u16) {
@@ -131,7 +131,8 @@ fn said(target: &Target, model: &Model) -> Option<String> {
 }
 
 fn columns(chooser: &Chooser, glyphs: Glyphs, paint: &mut Paint<'_>, area: Rect) {
-    let height = (chooser.rows.len() as u16 + 2).min(area.height.saturating_sub(2));
+    // The list's titles stay in sight: the choice shows there at once.
+    let height = (chooser.rows.len() as u16 + 2).min(area.height.saturating_sub(7));
     let frame = place(area, 76, height);
     paint.frame(frame, "columns: Space on/off, +/- move, Enter keeps", glyphs.style(Tone::Strong));
     let rows = usize::from(frame.height.saturating_sub(2));

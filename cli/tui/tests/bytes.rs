@@ -1,0 +1,125 @@
+//! What the screen costs on a slow line: 5 000 sessions, 500 updates a second.
+
+mod common;
+
+use std::cell::RefCell;
+use std::io::Write;
+use std::rc::Rc;
+
+use common::{RICH, at, overview, session, site, small};
+use jiff::tz::TimeZone;
+use thinlane_tui::canvas::Canvas;
+use thinlane_tui::pace::{BYTES_PER_SECOND, Pace};
+use thinlane_tui::{App, Config, Input, Key};
+use thinlane_wire::api::LiveEvent;
+
+#[derive(Clone, Default)]
+struct Line(Rc<RefCell<Vec<u8>>>);
+
+impl Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.borrow_mut().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+const PEERS: u64 = 5_000;
+const UPDATES: u64 = 500;
+
+fn busy() -> App {
+    let mut app = App::new(Config::default(), RICH, TimeZone::UTC).expect("a screen");
+    let sessions = (0..PEERS).map(|number| session(number, 600_000 + number * 200, 0, 0)).collect();
+    app.take(overview(sessions, Vec::new(), vec![site(1, "north", "online", 40)]), at(0));
+    app
+}
+
+/// Runs so many seconds of a busy night; bytes by second.
+fn night(app: &mut App, size: (u16, u16), seconds: u64, keys: bool) -> Vec<u64> {
+    let line = Line::default();
+    let mut canvas = Canvas::new(line.clone());
+    let mut pace = Pace::new(None);
+    let mut sent = vec![0; seconds as usize];
+    let mut next = 0;
+    // Every update is parsed once; its totals are then moved on.
+    let LiveEvent::Session { session: template } =
+        serde_json::from_value(serde_json::json!({"event": "session", "session": session(0, 600_000, 0, 0)}))
+            .expect("an event")
+    else {
+        panic!("a session")
+    };
+    let views: Vec<_> = app.model.sessions.values().map(|peer| peer.view.clone()).collect();
+    drop(template);
+    for tick in 0..seconds * 50 {
+        let now = at(tick * 20);
+        for _ in 0..UPDATES / 50 {
+            let mut view = views[(next * 7919 % PEERS) as usize].clone();
+            next += 1;
+            view.counters.up_bytes += next * 1_000;
+            view.counters.down_bytes += next * 37_000;
+            view.remaining_ms = view.remaining_ms.map(|left| left.saturating_sub(tick * 20));
+            app.take(Input::Event(Box::new(LiveEvent::Session { session: Box::new(view) })), now);
+        }
+        pace.changed();
+        if tick % 50 == 0 {
+            app.tick(now);
+        }
+        if keys && tick % 25 == 0 {
+            app.press(Key::Down, now);
+            pace.pressed();
+        }
+        if pace.due().is_some_and(|due| due <= now.mono) {
+            let bytes = canvas.show(app, size, now).expect("a line");
+            pace.drawn(bytes, now.mono);
+            sent[(tick / 50) as usize] += bytes;
+        }
+    }
+    assert_eq!(line.0.borrow().len() as u64, sent.iter().sum::<u64>());
+    sent
+}
+
+#[test]
+fn five_thousand_sessions_and_500_updates_a_second_stay_within_the_budget() {
+    for (size, sort) in [((80, 24), "left"), ((200, 50), "down")] {
+        let mut app = busy();
+        app.list_mut(thinlane_tui::View::Sessions).sort = sort;
+        app.list_mut(thinlane_tui::View::Sessions).reverse = true;
+        let sent = night(&mut app, size, 5, false);
+        let steady: u64 = sent[1..].iter().sum();
+        eprintln!("{size:?} by {sort}: {sent:?} bytes by second");
+        assert!(steady <= u64::from(BYTES_PER_SECOND) * 4, "{sent:?}");
+        assert!(sent.iter().all(|second| *second > 0), "the picture goes on: {sent:?}");
+    }
+}
+
+#[test]
+fn keys_are_answered_while_the_world_is_busy() {
+    let mut app = busy();
+    let sent = night(&mut app, (80, 24), 3, true);
+    eprintln!("with two keys a second: {sent:?} bytes by second");
+    assert!(sent[1..].iter().all(|second| *second <= 3 * u64::from(BYTES_PER_SECOND)), "{sent:?}");
+    assert!(app.list(thinlane_tui::View::Sessions).selected.is_some());
+}
+
+#[test]
+fn a_quiet_screen_costs_next_to_nothing() {
+    let mut app = small(RICH);
+    let line = Line::default();
+    let mut canvas = Canvas::new(line.clone());
+    canvas.show(&mut app, (120, 40), at(0)).expect("a line");
+    let first = line.0.borrow().len();
+    assert!(first < 12_000, "{first}");
+    for second in 1..=30 {
+        app.take(Input::Alive, at(second * 1000));
+        canvas.show(&mut app, (120, 40), at(second * 1000)).expect("a line");
+    }
+    let each = (line.0.borrow().len() - first) / 30;
+    eprintln!("seven idle sessions at 120x40: {each} bytes a second");
+    assert!(each < 400, "{each} bytes a second for seven clocks");
+    let before = line.0.borrow().len();
+    assert_eq!(canvas.show(&mut app, (120, 40), at(30_000)).expect("a line"), 0, "no change, no byte");
+    assert_eq!(line.0.borrow().len(), before);
+}

@@ -1,0 +1,272 @@
+//! The picture, at three sizes, rich and poor, with everything that may come into it.
+
+mod common;
+
+use common::{POOR, RICH, at, buffer, event, id, overview, picture, session, site, small, write};
+use ratatui::style::Color;
+use serde_json::json;
+use thinlane_tui::{Input, Key, View};
+use unicode_width::UnicodeWidthStr;
+
+const SIZES: [(u16, u16); 3] = [(80, 24), (120, 40), (220, 60)];
+
+#[test]
+fn every_view_fills_every_size_and_names_its_keys() {
+    for (width, height) in SIZES {
+        for view in View::LISTS {
+            let mut app = small(RICH);
+            app.view = view;
+            let lines = picture(&mut app, width, height, at(0));
+            assert!(lines[0].contains("1 Sessions 7") && lines[0].contains("2 Requests 1!"), "{lines:#?}");
+            assert!(lines[0].ends_with("live 03:00:00"), "{lines:#?}");
+            let last = &lines[usize::from(height) - 1];
+            assert!(last.contains("? help"), "{view:?} at {width}x{height}: {last}");
+            assert!(lines.iter().all(|line| line.width() <= usize::from(width)));
+        }
+    }
+}
+
+#[test]
+fn a_narrow_screen_shows_who_and_how_long_a_wide_one_everything() {
+    let mut app = small(RICH);
+    let narrow = picture(&mut app, 80, 24, at(0)).join("\n");
+    for word in ["who", "org", "asset", "site", "task", "time left", "up/s", "down/s", "denied"] {
+        assert!(narrow.lines().nth(1).is_some_and(|line| line.contains(word)), "{word}:\n{narrow}");
+    }
+    assert!(narrow.contains("anna") && narrow.contains("acme") && narrow.contains("5:00"), "{narrow}");
+    let wide = picture(&mut app, 220, 60, at(0)).join("\n");
+    for word in
+        ["last minute", "shake", "endpoint", "path", "backend", "203.0.113.1:8064", "relay", "userspace", "ses_0000000"]
+    {
+        assert!(wide.contains(word), "{word}:\n{wide}");
+    }
+}
+
+#[test]
+fn time_left_goes_down_without_a_word_from_the_controller() {
+    let mut app = small(RICH);
+    app.take(Input::Alive, at(60_000));
+    let lines = picture(&mut app, 80, 24, at(61_000));
+    assert!(lines[2].contains(" 3:59"), "{lines:#?}");
+}
+
+#[test]
+fn a_poor_terminal_gets_ascii_and_no_colour_and_the_same_words() {
+    for view in View::LISTS {
+        let mut app = small(POOR);
+        app.view = view;
+        app.press(Key::Down, at(0));
+        for key in [None, Some(Key::Char('l')), Some(Key::Char('?')), Some(Key::Char('c'))] {
+            if let Some(key) = key {
+                app.press(key, at(0));
+            }
+            let picture = buffer(&mut app, 120, 40, at(0));
+            for cell in picture.content() {
+                assert!(cell.symbol().is_ascii(), "{:?}", cell.symbol());
+                assert!(cell.fg == Color::Reset && cell.bg == Color::Reset, "{cell:?}");
+            }
+            app.press(Key::Esc, at(0));
+        }
+    }
+}
+
+#[test]
+fn nothing_is_said_by_colour_alone() {
+    let mut app = small(RICH);
+    let mut ending = session(3, 900_000, 1, 1);
+    ending["state"] = json!("ending");
+    ending["counters"]["spoofed_packets"] = json!(4);
+    app.take(event("session", ending), at(0));
+    app.take(event("site", site(1, "north", "offline", 3)), at(0));
+    app.press(Key::Down, at(0));
+    let rich = picture(&mut app, 120, 40, at(0));
+    app.glyphs = thinlane_tui::Glyphs { unicode: true, colour: false };
+    assert_eq!(rich, picture(&mut app, 120, 40, at(0)), "the words are the same without colour");
+    let words = rich.join("\n");
+    for word in ["▶ ", "ending", "!4", "NOW: north lost its link 42 s ago with 3 lanes open", "3 -1"] {
+        assert!(words.contains(word), "{word}:\n{words}");
+    }
+}
+
+#[test]
+fn a_site_that_lost_its_link_with_open_lanes_is_in_the_banner_and_leaves_it_when_it_is_back() {
+    let mut app = small(RICH);
+    app.take(event("site", site(1, "north", "offline", 3)), at(0));
+    assert!(picture(&mut app, 80, 24, at(0))[1].starts_with(" NOW: north lost its link"));
+    app.take(event("site", site(1, "north", "online", 3)), at(0));
+    assert!(picture(&mut app, 80, 24, at(0))[1].contains("who"));
+}
+
+#[test]
+fn a_flushed_ruleset_and_a_clock_jump_are_in_the_banner_until_they_are_marked_as_seen() {
+    let mut app = small(RICH);
+    let entry = |index: u64, alarm: &str| {
+        serde_json::from_value(json!({"schema": 1, "index": index, "time": "2026-11-22T03:00:00Z", "actor": "agent:north", "kind": "alarm.raised",
+            "leaf_hash": "", "entry": {"alarm": alarm, "detail": "moved by 3600000 ms", "site": id("site", 1)}}))
+        .expect("an entry")
+    };
+    app.take(Input::Entries(vec![entry(1, "ruleset-flushed"), entry(2, "clock-jump"), entry(3, "ready")]), at(0));
+    let lines = picture(&mut app, 120, 40, at(0)).join("\n");
+    assert!(lines.contains("north: the firewall rules were flushed by another program"), "{lines}");
+    assert!(lines.contains("north: the gateway's clock jumped"), "{lines}");
+    assert!(!lines.contains("NOW: north: ready"), "{lines}");
+    // An entry that comes again after an interruption is not told twice.
+    app.take(Input::Entries(vec![entry(2, "clock-jump")]), at(0));
+    assert_eq!(app.model.notices.len(), 3);
+    app.press(Key::Char('m'), at(0));
+    assert!(!picture(&mut app, 120, 40, at(0)).join("\n").contains("NOW:"));
+    app.press(Key::Char('4'), at(0));
+    assert!(
+        picture(&mut app, 120, 40, at(0)).join("\n").contains("clock jumped: moved by 3600000 ms"),
+        "it stays in its list"
+    );
+}
+
+#[test]
+fn a_lost_connection_says_how_old_the_picture_is_and_when_it_is_tried_again() {
+    let mut app = small(RICH);
+    app.take(Input::Alive, at(10_000));
+    let retry_at = at(42_000).mono;
+    app.take(Input::Lost { why: "no route to host".into(), retry_at }, at(40_000));
+    let lines = picture(&mut app, 100, 24, at(40_000));
+    assert!(lines[0].ends_with("STALE 30 s"), "{lines:#?}");
+    assert!(lines[1].contains("NOT LIVE: this is as of 30 s ago; next try in 2 s: no route to host"), "{lines:#?}");
+    // Half a minute of silence on an open stream is told as well.
+    app.take(overview(Vec::new(), Vec::new(), Vec::new()), at(50_000));
+    assert!(picture(&mut app, 100, 24, at(50_000))[0].ends_with("live 03:00:50"));
+    assert!(picture(&mut app, 100, 24, at(80_000))[0].ends_with("STALE 30 s"));
+}
+
+#[test]
+fn texts_from_outside_cannot_steer_the_terminal() {
+    let mut app = small(RICH);
+    let mut evil = session(1, 300_000, 1, 1);
+    evil["reason"] = json!("\u{1b}]0;owned\u{7}\u{202e}lla llik\r\n\u{1b}[2J");
+    evil["endpoint"] = json!("\u{9b}31m1.2.3.4");
+    app.take(event("session", evil), at(0));
+    app.press(Key::Down, at(0));
+    for keys in ["", "\n", "x"] {
+        for key in keys.chars() {
+            app.press(if key == '\n' { Key::Enter } else { Key::Char(key) }, at(0));
+        }
+        for cell in buffer(&mut app, 220, 60, at(0)).content() {
+            let bad = |letter: char| letter.is_control() || ('\u{202a}'..='\u{202e}').contains(&letter);
+            assert!(!cell.symbol().chars().any(bad), "{:?}", cell.symbol());
+        }
+    }
+}
+
+#[test]
+fn any_size_is_drawn_and_a_window_that_is_too_small_confirms_nothing() {
+    for (width, height) in [(1, 1), (3, 2), (49, 30), (80, 11), (50, 12), (300, 13), (51, 100)] {
+        for keys in ["", "x", "l", "?", "c", "/acme", "5", "4", "3", "2"] {
+            let mut app = small(RICH);
+            app.press(Key::Down, at(0));
+            write(&mut app, keys, at(0));
+            picture(&mut app, width, height, at(0));
+        }
+    }
+    let mut app = small(RICH);
+    app.press(Key::Down, at(0));
+    app.press(Key::Char('x'), at(0));
+    picture(&mut app, 40, 10, at(0));
+    assert!(app.press(Key::Enter, at(0)).is_empty(), "nobody could read what it would do");
+    picture(&mut app, 80, 24, at(0));
+    assert_eq!(app.press(Key::Enter, at(0)).len(), 1);
+}
+
+#[test]
+fn the_help_holds_every_key_of_the_table() {
+    let mut app = small(RICH);
+    app.press(Key::Char('?'), at(0));
+    let mut seen = picture(&mut app, 80, 24, at(0)).join("\n");
+    for _ in 0..12 {
+        app.press(Key::PageDown, at(0));
+        seen.push_str(&picture(&mut app, 80, 24, at(0)).join("\n"));
+    }
+    let seen: String = seen.split_whitespace().collect::<Vec<_>>().join(" ");
+    for line in thinlane_tui::keys::TABLE {
+        let begin: String = line.help.split_whitespace().take(4).collect::<Vec<_>>().join(" ");
+        assert!(seen.contains(&begin), "{begin:?} is not in the help");
+        assert!(line.keys.iter().all(|key| seen.contains(&key.to_string())), "{}", line.help);
+    }
+}
+
+#[test]
+fn the_page_of_a_session_shows_its_life_and_why_it_was_permitted() {
+    let mut app = small(RICH);
+    app.press(Key::Down, at(0));
+    app.press(Key::Enter, at(0));
+    let page_id = app.page.as_ref().expect("a page").id;
+    let found = thinlane_tui::page::Found {
+        session: serde_json::from_value(session(1, 300_000, 1000, 500)).expect("a session"),
+        request: Some(serde_json::from_value(common::request(1, "used")).expect("a request")),
+        history: serde_json::from_value(json!([
+            {"at": "2026-11-22T02:40:00Z", "up_bytes": 0, "down_bytes": 0},
+            {"at": "2026-11-22T02:50:00Z", "up_bytes": 900, "down_bytes": 100},
+            {"at": "2026-11-22T03:00:00Z", "up_bytes": 1000, "down_bytes": 500}
+        ]))
+        .expect("samples"),
+        timeline: vec![
+            serde_json::from_value(
+                json!({"schema": 1, "index": 7, "time": "2026-11-22T02:35:00Z", "actor": "agent:north",
+                "kind": "session.active", "leaf_hash": "", "entry": {"backend": "userspace"}}),
+            )
+            .expect("an entry"),
+        ],
+        missing: Vec::new(),
+    };
+    app.found(page_id, Ok(found));
+    for (width, height) in SIZES {
+        let mut seen = picture(&mut app, width, height, at(0)).join("\n");
+        app.press(Key::End, at(0));
+        seen.push_str(&picture(&mut app, width, height, at(0)).join("\n"));
+        app.press(Key::Home, at(0));
+        for word in [
+            "5:00 left",
+            "Traffic, since",
+            "permit by requesters",
+            "Denied flows",
+            "session.active",
+            "replace the CT",
+            "█",
+        ] {
+            assert!(seen.contains(word), "{word} at {width}x{height}:\n{seen}");
+        }
+    }
+}
+
+#[test]
+fn an_enrolment_code_is_a_picture_where_it_fits_and_letters_everywhere() {
+    let code = thinlane_tui::Code {
+        site: "north".into(),
+        code: "7K2M-9Q4X-ABCD-EFGH-JKMN".into(),
+        until: "04:00".into(),
+        command: "thinlane-agent enroll --controller hq:7443".into(),
+    };
+    for (glyphs, size, drawn) in [(RICH, (80, 24), true), (POOR, (80, 24), false), (POOR, (120, 45), true)] {
+        let mut app = small(glyphs);
+        app.told(thinlane_tui::Answer::Code(code.clone()), at(0));
+        let lines = picture(&mut app, size.0, size.1, at(0)).join("\n");
+        assert!(lines.contains("7K2M-9Q4X-ABCD-EFGH-JKMN"), "{lines}");
+        assert_eq!(lines.contains("--png"), !drawn, "{lines}");
+        assert_eq!(lines.matches(['█', '#']).count() > 50, drawn, "{lines}");
+        // It is gone with a key, and nothing keeps it.
+        app.press(Key::Esc, at(0));
+        assert!(!picture(&mut app, size.0, size.1, at(0)).join("\n").contains("7K2M"));
+        assert!(!format!("{code:?}").contains("7K2M"));
+    }
+}
+
+#[test]
+fn one_picture_for_scripts_is_whole() {
+    let mut app = small(RICH);
+    let text = thinlane_tui::once::text(&mut app, 120, at(0));
+    assert_eq!(text.lines().filter(|line| line.contains("iec104")).count(), 7, "{text}");
+    let object = thinlane_tui::once::object(&app, at(0));
+    assert_eq!(object["schema"], 1);
+    assert_eq!(object["sessions"].as_array().map(Vec::len), Some(7));
+    for key in ["at", "controller", "user", "attention", "requests", "sites", "alarms"] {
+        assert!(object.get(key).is_some(), "{key}");
+    }
+}
