@@ -54,6 +54,14 @@ impl Config {
     /// Reads `controller.toml`; an error names file, line and key.
     pub fn load(dir: &Dir) -> Result<Self> {
         let path = dir.config();
+        if let Err(error) = path.metadata()
+            && error.kind() == std::io::ErrorKind::PermissionDenied
+        {
+            return Err(anyhow!(
+                "cannot look into {}: {error} (next: run this as the user that the directory belongs to, or as root)",
+                dir.path().display()
+            ));
+        }
         if !path.exists() {
             return Err(anyhow!(
                 "{} holds no controller: there is no controller.toml in it (next: `thinlane-controller init --dir {}`)",

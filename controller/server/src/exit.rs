@@ -7,6 +7,8 @@ pub enum Exit {
     Done,
     Failure,
     Denied,
+    /// The log or the state that it leads to was changed from outside.
+    Unverified,
 }
 
 impl From<Exit> for std::process::ExitCode {
@@ -15,6 +17,7 @@ impl From<Exit> for std::process::ExitCode {
             Exit::Done => 0,
             Exit::Failure => 1,
             Exit::Denied => 3,
+            Exit::Unverified => 7,
         })
     }
 }

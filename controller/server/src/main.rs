@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(error) => {
             eprintln!("error: {error:#}");
-            Exit::Failure.into()
+            if error.is::<cmd::run::Tampered>() { Exit::Unverified.into() } else { Exit::Failure.into() }
         }
     }
 }

@@ -54,6 +54,22 @@ fn init_makes_everything_private_once() {
 }
 
 #[test]
+fn a_hand_edited_database_is_not_served() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let dir = place.path().join("new");
+    let done = init(&dir, &["--relay", "127.0.0.1:1"]);
+    assert!(done.status.success(), "{}", said(&done));
+    let edit = r#"UPDATE rows SET doc = replace(doc, '"admin"', '"admin","ops"') WHERE kind LIKE 'user%'"#;
+    let edited =
+        std::process::Command::new("sqlite3").arg(dir.join("thinlane.db")).arg(edit).output().expect("sqlite3");
+    assert!(edited.status.success(), "{}", said(&edited));
+    let refused = program().args(["run", "--dir"]).arg(&dir).output().expect("it runs");
+    let told = said(&refused);
+    assert_eq!(refused.status.code(), Some(7), "{told}");
+    assert!(told.contains("changed from outside") && told.contains("next:"), "{told}");
+}
+
+#[test]
 fn what_stops_it_is_said_in_one_sentence_with_the_next_step() {
     let place = tempfile::tempdir().expect("a temporary directory");
     let run = |dir: &Path| {

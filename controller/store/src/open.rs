@@ -40,8 +40,14 @@ pub enum OpenError {
     Gap(u64),
     #[error("cannot use {}: {source}", .path.display())]
     Io { path: PathBuf, source: std::io::Error },
-    #[error("the database cannot be read: {0}")]
-    Database(#[from] rusqlite::Error),
+    #[error("the database cannot be read: {0} (next: `thinlane-controller restore --from BACKUP --dir NEWDIR`)")]
+    Database(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for OpenError {
+    fn from(error: rusqlite::Error) -> Self {
+        OpenError::Database(error)
+    }
 }
 
 /// The exclusive use of a controller's directory, until dropped.

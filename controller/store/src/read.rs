@@ -39,10 +39,16 @@ pub struct SecretRow {
 /// Why something could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    #[error("the database cannot be read: {0}")]
-    Database(#[from] rusqlite::Error),
+    #[error("the database cannot be read: {0} (next: `thinlane-controller restore --from BACKUP --dir NEWDIR`)")]
+    Database(rusqlite::Error),
     #[error("the row {kind} {id} is no JSON: {source}")]
     Document { kind: String, id: String, source: serde_json::Error },
+}
+
+impl From<rusqlite::Error> for ReadError {
+    fn from(error: rusqlite::Error) -> Self {
+        ReadError::Database(error)
+    }
 }
 
 /// A read-only view of a database; sees each commit as a whole.

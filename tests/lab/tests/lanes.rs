@@ -15,6 +15,7 @@ const CASES: &[Case] = &[
     ("a_stock_client_works_through_the_relay", a_stock_client_works_through_the_relay),
     ("native_uses_the_devices_own_address", native_uses_the_devices_own_address),
     ("an_extension_moves_the_end", an_extension_moves_the_end),
+    ("a_locked_persons_lane_ends_at_both_ends", a_locked_persons_lane_ends_at_both_ends),
     ("a_second_lane_to_one_asset_is_refused_by_name", a_second_lane_to_one_asset_is_refused_by_name),
     ("the_closing_record_counts_exactly", the_closing_record_counts_exactly),
     ("what_may_not_be_is_refused_with_the_right_exit_code", what_may_not_be_is_refused),
@@ -24,7 +25,6 @@ const CASES: &[Case] = &[
     ("backup_and_restore_while_running", backup_and_restore_while_running),
     ("cleanup_leaves_no_trace", cleanup_leaves_no_trace),
 ];
-
 
 fn main() -> ExitCode {
     run("tlane", CASES)
@@ -193,6 +193,27 @@ fn a_restarted_controller_keeps_lanes_open(lab: &Lab) -> Result<()> {
     drop(echo);
     lab.thinlane("olga", &["session", "kill", &lane.session, "--reason", "done"]).run()?.good()?;
     Ok(())
+}
+
+/// The lock takes the log-in away together with the lane, and whoever holds the lane must still be told.
+fn a_locked_persons_lane_ends_at_both_ends(lab: &Lab) -> Result<()> {
+    let request = lab.approved("north-plc1", "echo-tcp", "2m")?;
+    let connect = Background::start(lab.thinlane("erik", &["connect", &request, "--json", "--", "sleep", "60"]))?;
+    wait_until(15_000, "the lane is up", || {
+        Ok(lab.thinlane("olga", &["session", "ls", "--active"]).run()?.stdout.contains("north-plc1"))
+    })?;
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    lab.thinlane("olga", &["lock", "user", "erik", "--reason", "test"]).run()?.good()?;
+    let ended = connect.finish(10_000);
+    lab.thinlane("olga", &["unlock", "user", "erik"]).run()?.good()?;
+    let root = lab.root();
+    let (secret, password) = (root.join("erik.totp"), std::fs::read_to_string(root.join("erik.password"))?);
+    let words = ["login", "https://198.51.100.2:7443", "--user", "erik", "--password-stdin", "--totp-secret-file"];
+    lab.thinlane("erik", &[&words[..], &[&secret.to_string_lossy()]].concat()).input(&password).run()?.good()?;
+    let ended = ended?.exits(5)?;
+    let down = ended.lines_json().into_iter().find(|line| line["event"] == "down").context("no `down`")?;
+    ensure!(down["reason"] == "locked", "{down}");
+    no_interface(lab)
 }
 
 fn the_closing_record_counts_exactly(lab: &Lab) -> Result<()> {

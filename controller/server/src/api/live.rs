@@ -23,6 +23,9 @@ const KEEP_OPEN: Duration = Duration::from_secs(10);
 /// How long a stream goes on with the roles that it looked up; a lock or a reset ends the token, and with it the
 /// stream, at once.
 const ROLES_FRESH: Duration = Duration::from_secs(2);
+/// How often, and every how long, a stream whose token has ended looks whether its session has ended with it.
+const FAREWELLS: usize = 50;
+const FAREWELL_EVERY: Duration = Duration::from_millis(20);
 
 /// One session as it stands, then every change of it; ends after its end.
 #[utoipa::path(get, path = "/sessions/{id}/events", tag = "live", params(("id" = String, Path)),
@@ -112,12 +115,12 @@ impl Feed {
                 _ = stop.changed() => return None,
                 // A token that ended ends its streams, too.
                 () = tokio::time::sleep(KEEP_OPEN) => {
-                    if self.token_stands() { continue } else { return None }
+                    if self.token_stands() { continue } else { return self.farewell().await }
                 }
                 event = self.watch.recv() => event,
             };
             if !self.token_stands() {
-                return None;
+                return self.farewell().await;
             }
             match event {
                 Err(RecvError::Closed) => return None,
@@ -133,6 +136,21 @@ impl Feed {
                     }
                 }
             }
+        }
+        None
+    }
+
+    /// A lock ends the token together with the session: whoever holds the lane still learns that it is over, and why.
+    async fn farewell(&mut self) -> Option<LiveEvent> {
+        let only = self.only?;
+        self.done = true;
+        for _ in 0..FAREWELLS {
+            let relay = self.app.relay.clone();
+            let view = self.app.core.read(move |state| views::session(state.world(), &relay, &only)).await.ok()??;
+            if matches!(view.state, SessionState::Ending | SessionState::Ended) {
+                return Some(LiveEvent::Session { session: Box::new(view) });
+            }
+            tokio::time::sleep(FAREWELL_EVERY).await;
         }
         None
     }

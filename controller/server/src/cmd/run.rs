@@ -31,6 +31,18 @@ const HOUSEKEEPING: Duration = Duration::from_secs(3600);
 /// How long open requests have at the end.
 const LAST_REQUESTS: Duration = Duration::from_secs(4);
 
+/// The database does not stand where its log leads to: nothing is served from it, for whoever changed it may have
+/// made himself an admin.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the database in {dir} was changed from outside: {first}{more}; nothing was started (next: `thinlane audit verify --dir {dir}` names every finding, `thinlane-controller restore --from BACKUP --dir NEWDIR` goes back to a good copy)"
+)]
+pub struct Tampered {
+    dir: String,
+    first: String,
+    more: String,
+}
+
 /// Runs until SIGTERM or SIGINT.
 pub fn run(dir: &Path) -> Result<()> {
     let dir = Dir::new(dir);
@@ -47,6 +59,22 @@ pub fn run(dir: &Path) -> Result<()> {
     done
 }
 
+/// Compares the state with the log, and the log with its checkpoints, before anything is served.
+fn verify(dir: &Dir) -> Result<()> {
+    let found = thinlane_store::verify(dir.path(), Vec::new())?;
+    let Some(first) = found.problems.first() else {
+        tracing::info!(entries = found.entries, "the log verifies");
+        return Ok(());
+    };
+    let more = found.problems.len() - 1;
+    Err(Tampered {
+        dir: dir.path().display().to_string(),
+        first: first.message.clone(),
+        more: if more == 0 { String::new() } else { format!(", and {more} findings more") },
+    }
+    .into())
+}
+
 async fn serve(dir: Dir, config: Config) -> Result<()> {
     let log_key = keys::load(&dir.log_key())?;
     let signer = Signer::new(&config.log, log_key)?;
@@ -56,6 +84,7 @@ async fn serve(dir: Dir, config: Config) -> Result<()> {
     let listener =
         TcpListener::bind(config.listen).await.map_err(|error| port(error, "TCP", config.listen, "listen"))?;
     let relay = thinlane_relay::Shell::bind(config.relay).map_err(|error| port(error, "UDP", config.relay, "relay"))?;
+    verify(&dir)?;
     let ca = Arc::new(Ca::load(&dir)?);
     let names = server_names(super::init::hosts(&config));
     let tls = Tls::new(&ca, ca.server(&dir, &names, crate::clock::wall())?)?;
