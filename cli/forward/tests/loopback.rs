@@ -37,7 +37,7 @@ async fn a_program_talks_to_the_asset_through_the_local_port() {
     let to = forward.local_addr();
     assert!(to.ip().is_loopback());
     program(move || {
-        let data: Vec<u8> = (0..200_000u64).map(|at| (at * at >> 7) as u8).collect();
+        let data: Vec<u8> = (0..200_000u64).map(|at| ((at * at) >> 7) as u8).collect();
         let mut stream = connect(to);
         let mut writer = stream.try_clone().expect("a clone");
         let sent = data.clone();
