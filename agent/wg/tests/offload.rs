@@ -205,3 +205,35 @@ fn a_lane_that_closes_in_the_middle_of_a_full_stream_lets_both_ends_go() {
         echoing.ends.lock().expect("no panic").iter().any(|end| end == "ConnectionReset" || end == "BrokenPipe")
     });
 }
+
+#[test]
+fn a_link_slower_than_the_device_is_waited_for_and_nothing_is_lost() {
+    let lab = Lab::new();
+    let _echo = echo(&lab.device, PORT);
+    // Holds what the socket may have under way, and more: it is the socket that is full first.
+    run(&format!("tc -n {} qdisc add dev wan root tbf rate 40mbit burst 100k limit 4m", lab.engineer));
+    let mut pair = pair(&lab, Protocol::Tcp, Offload::ALL, Offload::ALL);
+    transfer(&lab);
+    let counters = settled(&mut pair);
+    assert!(counters.up_bytes >= 2_000_000, "{counters:?}");
+    let dropped = run(&format!("tc -n {} -s qdisc show dev wan", lab.engineer));
+    assert!(dropped.contains("(dropped 0,"), "{dropped}");
+}
+
+#[test]
+fn a_burst_that_the_socket_does_not_take_at_once_waits_and_arrives() {
+    let lab = Lab::new();
+    let _echo = echo(&lab.device, PORT);
+    run(&format!("tc -n {} qdisc add dev wan root tbf rate 8mbit burst 20k limit 8m", lab.engineer));
+    let mut pair = pair(&lab, Protocol::Udp, Offload::ALL, Offload::ALL);
+    let socket = udp_to(&lab.engineer, target());
+    for number in 0..900u32 {
+        socket.send(&[number as u8; 1300]).expect("sent");
+    }
+    // A megabyte and more, of which the socket may hold a quarter and the interface the rest.
+    until(Duration::from_secs(10), "every datagram has crossed", || {
+        pair.gateway.device.report(session(1)).expect("it is open").counters.up_packets == 900
+    });
+    let sent = pair.engineer.device.report(session(1)).expect("it is open").counters;
+    assert_eq!((sent.up_packets, sent.up_bytes), (900, 900 * 1328));
+}

@@ -9,9 +9,10 @@ use nix::sys::socket::{
 };
 
 /// What the kernel may hold for us while the thread is busy: of what comes, a few milliseconds at full speed, because
-/// a datagram that finds no room is lost; of what leaves, less, because there we wait.
+/// a datagram that finds no room is lost; of what leaves, less, because there we wait, and what waits here delays
+/// what comes after it.
 const RECEIVE: usize = 4 << 20;
-const SEND: usize = 1 << 20;
+const SEND: usize = 256 << 10;
 
 /// Binds a socket that does not block. The unspecified address is bound for IPv4 and IPv6 at once, where the
 /// machine has IPv6.
