@@ -119,6 +119,8 @@ impl Lab {
     pub fn daemon(&self, env: &[(&str, &str)]) -> Daemon {
         let log = File::options().create(true).append(true).open(self.files.path().join("log")).expect("a log");
         let mut command = self.command(&["--log-level", "debug", "run"]);
+        // On every machine the same, unless a test says otherwise.
+        command.env("THINLANE_BACKEND", "userspace");
         command.envs(env.iter().copied()).stdout(Stdio::null()).stderr(log);
         Daemon(command.spawn().expect("the agent's binary runs"))
     }
