@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use thinlane_model::{Endpoint, SessionId};
 use thinlane_nft::Drift;
 use thinlane_site::{Done, Effect, EffectId, Outcome, SavedState, Step, StepError};
-use thinlane_wg::{Event, LaneReport};
+use thinlane_wg::{Backend, Event, LaneReport};
 use tokio::sync::mpsc;
 
 use crate::files;
@@ -46,13 +46,18 @@ pub enum Job {
 #[derive(Debug)]
 pub enum Answer {
     Step(EffectId, Outcome),
-    Reports(Vec<LaneReport>),
+    /// Merged: packets that travelled together count as one.
+    Reports {
+        reports: Vec<LaneReport>,
+        merged: bool,
+    },
     Verified(anyhow::Result<Drift>),
     /// How many chains still wait.
     Swept(usize),
     /// Why lanes cannot be opened; `None`: they can.
     Offload(anyhow::Result<Option<String>>),
-    Device(anyhow::Result<()>),
+    /// The device runs, and who encrypts.
+    Device(anyhow::Result<Backend>),
     Ended(anyhow::Result<()>),
 }
 
@@ -107,7 +112,10 @@ impl Bench {
                     crash_point(name, true);
                     Some(Answer::Step(id, outcome.map_err(|error| StepError(format!("{error:#}")))))
                 }
-                Job::Reports => Some(Answer::Reports(self.kernel.reports())),
+                Job::Reports => {
+                    let reports = self.kernel.reports();
+                    Some(Answer::Reports { reports, merged: self.kernel.backend() == Backend::Kernel })
+                }
                 Job::Verify => Some(Answer::Verified(self.kernel.verify())),
                 Job::Offload => Some(Answer::Offload(self.kernel.offload())),
                 Job::Sweep => {
@@ -144,7 +152,7 @@ impl Bench {
     }
 
     /// Starts the device and has it tell the loop what happens.
-    pub fn start_device(&mut self, port: u16) -> anyhow::Result<()> {
+    pub fn start_device(&mut self, port: u16) -> anyhow::Result<Backend> {
         let events = self.events.clone();
         let tell = move |event| {
             // The loop ends only with the process.

@@ -98,9 +98,9 @@ impl Daemon {
                 }
                 self.site.handle_done(id, outcome, now);
             }
-            Answer::Reports(reports) => {
+            Answer::Reports { reports, merged } => {
                 self.counting = false;
-                self.take_reports(reports, now);
+                self.take_reports(reports, merged, now);
             }
             Answer::Swept(0) => {}
             Answer::Swept(_) => self.sweep_due = Some(now.mono + thinlane_nft::SWEEP_INTERVAL),
@@ -113,7 +113,8 @@ impl Daemon {
                     found.unwrap_or_else(|error| Some(format!("flow offload cannot be ruled out: {error:#}")));
                 self.tell_readiness(now);
             }
-            Answer::Device(Ok(())) => {
+            Answer::Device(Ok(backend)) => {
+                self.site.set_backend(backend.as_str());
                 self.device_problem = None;
                 self.tell_readiness(now);
                 // The new device has no peers: they are let in again behind a base that is known to stand.
@@ -144,7 +145,7 @@ impl Daemon {
         }
     }
 
-    fn take_reports(&mut self, reports: Vec<LaneReport>, now: Now) {
+    fn take_reports(&mut self, reports: Vec<LaneReport>, merged: bool, now: Now) {
         let mut counts = Vec::new();
         for report in reports {
             for flow in &report.denied {
@@ -164,7 +165,7 @@ impl Daemon {
                 counters: report.counters,
                 handshake_age: report.last_handshake.map(|at| at.until(now.wall)),
                 endpoint: report.endpoint.map(|endpoint| endpoint.to_string()),
-                merged: false,
+                merged,
             });
         }
         self.site.handle_counters(&counts, now);
