@@ -4,6 +4,7 @@
 //!   `/dev/net/tun`, [`Kernel`] the one that has the kernel encrypt.
 //! * [`gate`] is the second lock, which judges every packet without the kernel's help; [`packet`] reads and
 //!   writes packets. Both are pure.
+//! * [`offload`] is the arithmetic of large packets and of datagrams that leave together; pure, too.
 //! * [`link`] sets up interfaces, addresses and routes over rtnetlink.
 //! * [`key`] makes key pairs.
 //!
