@@ -171,6 +171,9 @@ pub fn start_end(peer: &Peer, ground: &Ground, number: usize, end: usize, keys: 
             let process = Process::start(ground.command(end, core, &words))?;
             let socket = PathBuf::from(format!("/var/run/wireguard/{name}.sock"));
             ensure!(until(Duration::from_secs(5), || socket.exists()), "{program} opens no control socket");
+            // The socket may be there before anybody answers.
+            let asked = format!("ip netns exec {} wg show {name}", ground.space(end));
+            ensure!(until(Duration::from_secs(5), || shell(&asked).is_ok()), "{program} does not answer `wg`");
             configure(ground, end, &name, keys)?;
             Ok(process)
         }

@@ -1,6 +1,9 @@
 //! A process under test: started, watched through /proc, ended by its own id.
 
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -10,7 +13,11 @@ use nix::unistd::Pid;
 use crate::ground::until;
 
 /// A running process; ended when dropped.
-pub struct Process(Child);
+pub struct Process {
+    child: Child,
+    /// Handshakes that it told of, line by line (`wgend` does).
+    handshakes: Arc<AtomicUsize>,
+}
 
 /// Processor time.
 #[derive(Debug, Clone, Copy, Default)]
@@ -25,22 +32,42 @@ pub struct Cpu {
 impl Process {
     /// Starts it with its output going nowhere, or to standard error where `WGBENCH_SHOW` is set.
     pub fn start(mut command: Command) -> Result<Self> {
-        let out = || if std::env::var_os("WGBENCH_SHOW").is_some() { Stdio::inherit() } else { Stdio::null() };
+        let err = if std::env::var_os("WGBENCH_SHOW").is_some() { Stdio::inherit() } else { Stdio::null() };
         let child = command
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(out())
+            .stdout(Stdio::piped())
+            .stderr(err)
             .spawn()
             .with_context(|| format!("cannot start {command:?}"))?;
-        Ok(Self(child))
+        Ok(Self::of(child))
+    }
+
+    fn of(mut child: Child) -> Self {
+        let handshakes = Arc::new(AtomicUsize::new(0));
+        let count = handshakes.clone();
+        if let Some(out) = child.stdout.take() {
+            // Ends with the process.
+            std::thread::spawn(move || {
+                for line in BufReader::new(out).lines().map_while(Result::ok) {
+                    if line.contains("\"handshake\"") {
+                        count.fetch_add(1, Relaxed);
+                    }
+                }
+            });
+        }
+        Self { child, handshakes }
+    }
+
+    pub fn handshakes(&self) -> usize {
+        self.handshakes.load(Relaxed)
     }
 
     pub fn id(&self) -> u32 {
-        self.0.id()
+        self.child.id()
     }
 
     pub fn runs(&mut self) -> bool {
-        matches!(self.0.try_wait(), Ok(None))
+        matches!(self.child.try_wait(), Ok(None))
     }
 
     fn file(&self, name: &str) -> String {
@@ -102,9 +129,9 @@ impl Process {
         }
         let _ = kill(Pid::from_raw(self.id() as i32), Signal::SIGTERM);
         if !until(Duration::from_millis(1500), || !self.runs()) {
-            let _ = self.0.kill();
+            let _ = self.child.kill();
         }
-        let _ = self.0.wait();
+        let _ = self.child.wait();
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::figures::{Figures, Metric, Sample};
-use crate::ground::Ground;
+use crate::ground::{Ground, until};
 use crate::peer::{Keys, Kind, Peer, Tunnel};
 use crate::tcp;
 use crate::udp::{Sink, Source};
@@ -186,7 +186,9 @@ pub fn idle(peers: &[Peer], grounds: &[Ground], keys: &Keys, plan: &Plan, figure
 #[derive(Debug, Clone, Copy)]
 pub struct Lanes {
     pub lanes: usize,
-    pub start_ms: f64,
+    /// How many had made their handshake, and after how many seconds: all, or as many as did within a minute.
+    pub up: usize,
+    pub seconds: f64,
     pub idle_mb: f64,
     pub rate: f64,
     pub wakes: f64,
@@ -196,20 +198,19 @@ pub fn lanes(ground: &Ground, keys: &Keys, plan: &Plan) -> Vec<Result<Lanes>> {
     let one = |lanes: usize| -> Result<Lanes> {
         let peer = Peer::new("ours", "thinlane", Kind::Ours { offload: "all", lanes });
         let tunnel = Tunnel::start(&peer, ground, 0, keys)?;
-        // The handshakes of all lanes are over by then.
-        std::thread::sleep(Duration::from_secs(6));
+        let begun = Instant::now();
+        let all = || tunnel.ends.iter().all(|end| end.handshakes() >= lanes);
+        until(Duration::from_secs(60), all);
+        let up = tunnel.ends.iter().map(|end| end.handshakes().min(lanes)).min().unwrap_or(0);
+        let seconds = tunnel.first.unwrap_or_default() + begun.elapsed();
+        // What belongs to the start is over by then.
+        std::thread::sleep(Duration::from_secs(5));
         let (before, idle) = (tunnel.waits(), tunnel.resident());
         let watched = plan.idle.min(10);
         std::thread::sleep(Duration::from_secs(watched));
         let wakes = tunnel.waits().saturating_sub(before) as f64 * 60.0 / watched as f64;
         let seen = tcp::flows(ground, &tunnel.to.to_string(), 1, plan.seconds, None)?;
-        Ok(Lanes {
-            lanes,
-            start_ms: tunnel.first.unwrap_or_default().as_secs_f64() * 1e3,
-            idle_mb: idle as f64 / 1024.0,
-            rate: seen.rate,
-            wakes,
-        })
+        Ok(Lanes { lanes, up, seconds: seconds.as_secs_f64(), idle_mb: idle as f64 / 1024.0, rate: seen.rate, wakes })
     };
     [1, 100, 1000].into_iter().map(one).collect()
 }

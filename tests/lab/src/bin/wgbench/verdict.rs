@@ -123,14 +123,14 @@ pub fn print_lanes(lanes: &[anyhow::Result<Lanes>]) {
     println!("\ncost of many lanes (one device at each end)");
     println!(
         "  {:>6} {:>12} {:>14} {:>16} {:>18}",
-        "lanes", "start, ms", "idle, MB", "one flow, Mbit/s", "wake-ups a minute"
+        "lanes", "up, after s", "idle, MB", "one flow, Mbit/s", "wake-ups a minute"
     );
     for seen in lanes {
         match seen {
             Ok(seen) => println!(
                 "  {:>6} {:>12} {:>14} {:>16} {:>18}",
                 seen.lanes,
-                short(seen.start_ms),
+                format!("{}, {}", seen.up, short(seen.seconds)),
                 short(seen.idle_mb),
                 short(seen.rate),
                 short(seen.wakes)
