@@ -10,7 +10,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::eventfd::EventFd;
 use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
 use rustix::time::{Itimerspec, TimerfdTimerFlags, Timespec, timerfd_settime};
-use thinlane_model::{Boot, Now, SessionId};
+use thinlane_model::{Boot, Now, SessionId, Span};
 
 use super::ports::Ports;
 use super::socket::plain;
@@ -37,6 +37,11 @@ const BUDGET: usize = 256 * 1024;
 const LONGEST: usize = HEADER + 65_535;
 /// Less of what fills its queue: nothing is lost by coming back soon.
 const HEAVY_BUDGET: usize = BUDGET / 2;
+/// While packets of other flows come as well, the processor is offered to whoever waits for it after this much of
+/// what fills its queue: on a machine with few of them the far end, or who is to answer, is among those.
+const OFFER: usize = 2 * BUDGET;
+/// Other flows are there for this long after a packet of theirs.
+const OTHERS: Span = Span::from_secs(2);
 /// Bytes after which the clock is read again.
 const CLOCK: usize = 32 * 1024;
 /// Pieces that one call fetches from the socket while they are as long as the kernel makes them.
@@ -63,6 +68,10 @@ pub(super) struct Reactor {
     datagrams: Inbox,
     /// What came last was long: the kernel puts much together, and less of it is fetched at once.
     long_pieces: bool,
+    /// When a packet last came that was not of a flow that fills its queue.
+    light: Boot,
+    /// Bytes that such flows brought since the processor was last offered.
+    unoffered: usize,
     /// The socket is waited for, and nothing is read that would be sent through it.
     waits_for_socket: bool,
     running: bool,
@@ -103,6 +112,8 @@ impl Reactor {
             buffer: vec![0; LONGEST].into_boxed_slice(),
             datagrams: Inbox::new(),
             long_pieces: false,
+            light: Boot(0),
+            unoffered: 0,
             waits_for_socket: false,
             running: true,
             interface,
@@ -253,7 +264,7 @@ impl Reactor {
 
     fn read_tun(&mut self, queue: Queue, flags: EpollFlags) -> Result<(), DeviceError> {
         let mut budget = if queue == Queue::Heavy { HEAVY_BUDGET } else { BUDGET };
-        let (mut now, mut read) = (now()?, 0);
+        let (mut now, mut read, mut total) = (now()?, 0, 0);
         for _ in 0..BATCH {
             if read >= CLOCK {
                 (now, read) = (self::now()?, 0);
@@ -273,6 +284,7 @@ impl Reactor {
                         Err(error) => tracing::trace!(%error, length, "the interface contradicts itself"),
                     }
                     read += length;
+                    total += length;
                     budget = budget.saturating_sub(length);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
@@ -291,7 +303,24 @@ impl Reactor {
             self.lose_tun(&std::io::Error::from_raw_os_error(libc::ENODEV));
         }
         self.ports.flush();
+        self.make_way(queue, total, now.mono);
         Ok(())
+    }
+
+    /// A thread that is never out of work keeps its processor for milliseconds, in which a queue of megabytes builds
+    /// up before whoever comes next.
+    fn make_way(&mut self, queue: Queue, bytes: usize, now: Boot) {
+        match queue {
+            Queue::Light if bytes > 0 => self.light = now,
+            Queue::Heavy => self.unoffered += bytes,
+            Queue::Light => {}
+        }
+        if self.unoffered >= OFFER {
+            self.unoffered = 0;
+            if self.light.until(now) < OTHERS {
+                std::thread::yield_now();
+            }
+        }
     }
 
     fn lose_tun(&mut self, error: &std::io::Error) {
