@@ -38,7 +38,11 @@ programs() {
 }
 
 # No path of the machine that builds stands in the program.
-remap() { printf -- '--remap-path-prefix=%s=/build --remap-path-prefix=%s=/cargo' "$here" "${CARGO_HOME:-$HOME/.cargo}"; }
+remap() {
+    # The last one that fits counts: the target directory may be anywhere, and generated sources lie in it.
+    printf -- '--remap-path-prefix=%s=/build --remap-path-prefix=%s=/cargo --remap-path-prefix=%s=/build/target' \
+        "$here" "${CARGO_HOME:-$HOME/.cargo}" "${CARGO_TARGET_DIR:-$here/target}"
+}
 
 # cargo_dist TARGET FLAGS...: with static linking
 cargo_dist() {
