@@ -12,7 +12,7 @@ use thinlane_model::{EndReason, Protocol, Span};
 use thinlane_wire::FromAgent;
 
 /// An emulated machine is slow.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 fn started(lab: &Lab) -> Daemon {
     let daemon = lab.daemon(&[("THINLANE_BACKEND", "kernel")]);
@@ -147,7 +147,7 @@ fn a_device_of_a_kernel_lane_is_let_go_and_flow_offload_keeps_the_gateway_closed
     let ended = wire.far.read(&mut [0; 1]).map_err(|error| error.kind());
     assert_eq!(ended, Err(ErrorKind::ConnectionReset), "the device's slot is free");
 
-    let table = "table inet fast { flowtable ft { hook ingress priority 0; devices = { lan, wan }; } }";
+    let table = "table inet fast {\n flowtable ft {\n hook ingress priority 0; devices = { lan, wan };\n }\n }\n";
     sh(&format!("ip netns exec {} nft '{table}'", lab.gateway));
     let why = lab.controller.wait("status", SOON, |message| match message {
         FromAgent::Status(status) => status.why_not,

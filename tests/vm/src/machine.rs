@@ -43,7 +43,7 @@ const APPLETS: &[&str] = &[
     "sed", "date", "dmesg",
 ];
 /// The real tools that tests call. A shell of busybox would prefer its own `ip`.
-const TOOLS: &[&str] = &["sh", "ip", "nft", "ss", "wg"];
+const TOOLS: &[&str] = &["sh", "ip", "nft", "ss", "wg", "conntrack"];
 
 /// Something to run in the machine.
 #[derive(Debug, Clone)]
