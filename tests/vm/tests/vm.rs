@@ -74,7 +74,8 @@ fn boot() -> Vec<Outcome> {
         .collect();
     let kernel = Kernel::fetch(&cache()).expect("a kernel");
     // The daemon's tests call its own program, which cargo puts two directories above them.
-    let agent = built.iter().find(|built| built.folder == "agent/daemon").and_then(|built| built.path.ancestors().nth(2));
+    let agent =
+        built.iter().find(|built| built.folder == "agent/daemon").and_then(|built| built.path.ancestors().nth(2));
     let files: Vec<PathBuf> = agent.into_iter().map(|dir| dir.join("thinlane-agent")).collect();
     let machine = Machine::build(&cache(), &kernel, &plan, &files).expect("an image");
     machine.run(PATIENCE).expect("the machine ran everything")
