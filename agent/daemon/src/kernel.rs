@@ -8,17 +8,17 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
-use serde::{Deserialize, Serialize};
 use thinlane_model::{Boot, Counters, Grant, PublicKey, Secret, SessionId, Span, Tuple};
-use thinlane_nft::{BaseConfig, Drift, LaneState, Nft};
+use thinlane_nft::{Drift, LaneState, Nft};
 use thinlane_wg::link::Link;
 use thinlane_wg::{Backend, Device, Event, LaneReport, LaneRole, LaneSpec};
 
 use crate::backend::{self, Choice};
 use crate::clock;
 use crate::config::Iface;
-use crate::files::{self, Dirs};
+use crate::files::Dirs;
 use crate::forwarding::Forwarding;
+use crate::intent::Intent;
 use crate::tally::Tally;
 use crate::traces::Traces;
 use crate::vault::Vault;
@@ -35,44 +35,6 @@ const MSS: u16 = 1380;
 const KEEPALIVE: u16 = 20;
 /// How long the interface of a predecessor that was killed may take to vanish.
 const PREDECESSOR: Duration = Duration::from_secs(2);
-
-/// What the daemon means the table to be, written down for `check` and `cleanup`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Intent {
-    pub lan: Vec<String>,
-    pub guard_lan_forwarding: bool,
-    pub nflog_group: u16,
-    pub mss: u16,
-    /// `tl0` for all lanes, or `tl-`, what the name of each lane's own begins with.
-    pub interface: String,
-    /// The UDP port that peers are told; 0: any.
-    pub listen: u16,
-}
-
-impl Intent {
-    pub fn base(&self) -> BaseConfig {
-        BaseConfig {
-            lan: self.lan.clone(),
-            guard_lan_forwarding: self.guard_lan_forwarding,
-            nflog_group: self.nflog_group,
-            mss: self.mss,
-        }
-    }
-
-    /// What the last daemon on this run directory wrote down.
-    pub fn load(dirs: &Dirs) -> anyhow::Result<Option<Self>> {
-        let path = dirs.intent();
-        let read = files::read_bounded(&path, 64 * 1024).with_context(|| format!("cannot read {}", path.display()))?;
-        read.map(|bytes| serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display())))
-            .transpose()
-    }
-
-    fn store(&self, dirs: &Dirs) -> anyhow::Result<()> {
-        let bytes = serde_json::to_vec(self).context("the intent")?;
-        files::write_atomic(&dirs.intent(), &bytes).with_context(|| format!("cannot write {}", dirs.intent().display()))
-    }
-}
 
 /// The lane of a grant as the table knows it; `interfaces` is the intent's.
 pub fn lane(grant: &Grant, remaining: Span, interfaces: &str) -> thinlane_nft::Lane {

@@ -23,6 +23,7 @@ mod files;
 mod forwarding;
 mod http;
 mod identity;
+mod intent;
 mod kernel;
 mod logging;
 mod owner;

@@ -20,7 +20,7 @@ use crate::cmd::isolate;
 use crate::control::{Ask, LanStatus, LaneStatus, Reply, Status};
 use crate::files::{self, Dirs};
 use crate::identity::Validity;
-use crate::kernel::Intent;
+use crate::intent::Intent;
 
 /// The longest question, in bytes.
 const MOST_ASKED: u64 = 4096;

@@ -22,7 +22,8 @@ use crate::control::{self, Ask, Reply};
 use crate::daemon::input_is_on;
 use crate::files::Dirs;
 use crate::identity::{Identity, Validity};
-use crate::kernel::{INTERFACE, Intent};
+use crate::intent::Intent;
+use crate::kernel::INTERFACE;
 use crate::{privilege, tls};
 
 /// How long the daemon may take to say how it is, and to fetch a ticket from the controller.

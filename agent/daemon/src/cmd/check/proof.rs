@@ -14,7 +14,8 @@ use super::is_isolated;
 use crate::failure::Failure;
 use crate::files::Dirs;
 use crate::identity::Identity;
-use crate::kernel::{self, ALIAS, INTERFACE, Intent};
+use crate::intent::Intent;
+use crate::kernel::{self, ALIAS, INTERFACE};
 use crate::traces::Traces;
 use crate::{clock, saved};
 
