@@ -12,8 +12,11 @@ use thinlane_vm::{Kernel, Machine, Outcome, Program, cache, programs};
 /// For a machine that is busy with other things; a quiet one needs a tenth of it.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// Which tests run there, by crate and test program, with what environment.
-const PLAN: &[(&str, &str, &[&str], &[(&str, &str)])] = &[
+/// A crate's folder, one of its test programs, the tests of it that run, and their environment.
+type Part = (&'static str, &'static str, &'static [&'static str], &'static [(&'static str, &'static str)]);
+
+/// Which tests run there.
+const PLAN: &[Part] = &[
     (
         "agent/nft",
         "life",
