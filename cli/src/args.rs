@@ -164,6 +164,7 @@ mod tests {
             "user reset bob --out F",
             "site add north --endpoint 192.0.2.1:7443",
             "site token north --qr --out F",
+            "site token north --png F",
             "asset add rtu-7 --site north --address 192.168.1.10 --type rtu --criticality high --label owner=acme --label bay=7",
             "asset import F.csv",
             "asset rm rtu-7",

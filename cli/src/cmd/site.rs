@@ -12,7 +12,7 @@ use crate::api::Fingerprint;
 use crate::api::paths::{item, verb};
 use crate::context::Context;
 use crate::failure::Result;
-use crate::out::{Table, text, time};
+use crate::out::{Table, png, text, time};
 
 #[derive(Subcommand)]
 #[command(arg_required_else_help = true)]
@@ -39,6 +39,9 @@ pub enum Site {
         /// Show it as a QR code as well
         #[arg(long)]
         qr: bool,
+        /// Write the QR code here as a picture (PNG, 0600): for a printer, or a phone without a terminal
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        png: Option<PathBuf>,
         /// Write the code here (0600) instead of printing it
         #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
         out: Option<PathBuf>,
@@ -76,9 +79,15 @@ pub async fn run(context: &Context, command: Site) -> Result<()> {
             let site: SiteView = client.get(&item("sites", name)).await?;
             out.show(&site, show)
         }
-        Site::Token { name, qr, out: file } => {
+        Site::Token { name, qr, png, out: file } => {
             let code: Code = client.post(&verb("sites", &name, "token"), &json!({})).await?;
+            // Shown first: the code exists from now on, whatever becomes of its picture.
             show_code(context, &code, file.as_deref(), qr)?;
+            if let Some(png) = png {
+                let picture = png::qr(&code.code)?;
+                crate::home::write_private(&png, &picture, context.home.owner())?;
+                out.hint(&format!("its QR code is in {}; whoever sees it can enrol", png.display()));
+            }
             if let Ok(Some(ca)) = context.home.read_ca() {
                 let url = context.controller()?;
                 let port = url.port_or_known_default().unwrap_or(7443);

@@ -162,9 +162,6 @@ impl<'a> Shell<'a> {
                     self.pace.changed();
                 }
                 _ = second.tick() => {
-                    if terminal::has_panicked() {
-                        return Err(Failure::silent(Exit::Failure));
-                    }
                     let effects = self.app.tick(now());
                     self.carry_out(effects)?;
                     self.pace.changed();
@@ -233,6 +230,10 @@ impl<'a> Shell<'a> {
     }
 
     fn draw(&mut self) -> Result<()> {
+        // Some task has panicked: the terminal is the person's again, and what was said stands on it.
+        if terminal::has_panicked() {
+            return Err(Failure::silent(Exit::Failure));
+        }
         let now = now();
         let bytes = self.screen.show(&mut self.app, now)?;
         self.pace.drawn(bytes, Boot(boot_clock().0.max(now.mono.0)));

@@ -1,5 +1,6 @@
 //! What is shown: results on stdout as a table or as JSON, progress and hints on stderr.
 
+pub mod png;
 pub mod qr;
 pub mod table;
 pub mod text;

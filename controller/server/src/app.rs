@@ -17,6 +17,8 @@ pub struct Inner {
     pub ca: Arc<Ca>,
     pub channels: Channels,
     pub relay: thinlane_relay::Handle,
+    /// What live views ask for besides the state.
+    pub lately: crate::lately::Lately,
     /// The controller's directory, for readers of the log.
     pub dir: std::path::PathBuf,
     /// The log's verifier key (C2SP vkey).

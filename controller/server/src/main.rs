@@ -13,6 +13,7 @@ mod core;
 mod dir;
 mod exit;
 mod keys;
+mod lately;
 mod listen;
 mod policies;
 mod random;

@@ -21,7 +21,7 @@ const ROUTES: &str = "
     get /requests, post /requests, get /requests/{id}, post /requests/{id}/approve, post /requests/{id}/deny,
     post /requests/{id}/withdraw, post /requests/{id}/activate,
     get /sessions, get /sessions/{id}, post /sessions/{id}/kill, post /sessions/{id}/release,
-    post /sessions/{id}/extend, get /sessions/{id}/events, get /events, get /overview,
+    post /sessions/{id}/extend, get /sessions/{id}/events, get /sessions/{id}/history, get /events, get /overview,
     get /locks, post /locks, delete /locks/{id}, delete /locks/{kind}/{name},
     get /audit/entries, get /audit/checkpoint, get /audit/verify";
 

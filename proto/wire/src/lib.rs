@@ -22,9 +22,7 @@ pub use message::{
     FromController, Goodbye, GoodbyeReason, Hello, MessageError, PROTOCOL, Refused, RenewAnswer, SessionCounters,
     SiteStatus, Snapshot, Welcome, Withdrawn, WitnessReport,
 };
-pub use probe::{
-    LONGEST_PROBE, ProbeAnswer, ProbeKey, ProbeQuestion, ProbeRefusal, ProbeTicket, SHORTEST_PROBE,
-};
+pub use probe::{LONGEST_PROBE, ProbeAnswer, ProbeKey, ProbeQuestion, ProbeRefusal, ProbeTicket, SHORTEST_PROBE};
 
 /// The messages of `schema/channel.proto`, generated.
 #[allow(clippy::all, clippy::pedantic)]

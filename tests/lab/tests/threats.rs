@@ -40,7 +40,6 @@ const CASES: &[Case] = &[
     ("t17_a_restored_old_database_is_noticed", site::t17_a_restored_old_database_is_noticed),
 ];
 
-
 fn main() -> ExitCode {
     run("tthr", CASES)
 }

@@ -175,11 +175,13 @@ pub async fn look(context: &Context, id: SessionId) -> Result<Found> {
     let session: SessionView = client.get(&item("sessions", id)).await?;
     let request_path = item("requests", session.request);
     let history_path = verb("sessions", id, "history");
-    let about = format!("/audit/entries?about={}", encode(id));
-    let (request, history, timeline) = tokio::join!(
+    let about = |id: &dyn std::fmt::Display| format!("/audit/entries?about={}", encode(id));
+    let (of_session, of_request) = (about(&id), about(&session.request));
+    let (request, history, timeline, before) = tokio::join!(
         client.get::<RequestView>(&request_path),
         client.get::<HistoryView>(&history_path),
-        client.get::<List<LogEntry>>(&about),
+        client.get::<List<LogEntry>>(&of_session),
+        client.get::<List<LogEntry>>(&of_request),
     );
     let mut missing = Vec::new();
     let mut found = Found { session, request: None, history: Vec::new(), timeline: Vec::new(), missing: Vec::new() };
@@ -191,10 +193,16 @@ pub async fn look(context: &Context, id: SessionId) -> Result<Found> {
         Ok(history) => found.history = history.samples,
         Err(failure) => missing.push(format!("the traffic so far: {}", failure.message)),
     }
-    match timeline {
-        Ok(list) => found.timeline = list.items,
-        Err(failure) => missing.push(format!("the log: {}", failure.message)),
+    for entries in [before, timeline] {
+        match entries {
+            Ok(list) => found.timeline.extend(list.items),
+            Err(failure) => missing.push(format!("the log: {}", failure.message)),
+        }
     }
+    // What names both stands in both.
+    found.timeline.sort_by_key(|entry| entry.index);
+    found.timeline.dedup_by_key(|entry| entry.index);
+    missing.dedup();
     found.missing = missing;
     Ok(found)
 }

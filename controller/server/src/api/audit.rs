@@ -18,6 +18,8 @@ use crate::app::App;
 
 /// Entries in one answer.
 const MOST_ENTRIES: usize = 1000;
+/// Entries that are looked through for those about one thing.
+const MOST_LOOKED_THROUGH: u64 = 50_000;
 
 /// Which entries.
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -30,6 +32,9 @@ pub struct Which {
     last: Option<usize>,
     /// At most so many, 1000 at most.
     limit: Option<usize>,
+    /// Only those that name exactly this id (a session's, a request's), the newest 50 000 entries being looked
+    /// through; oldest first. Goes with `limit` only.
+    about: Option<String>,
     /// Seconds to wait for an entry where there is none yet, at most 60.
     #[param(maximum = 60)]
     wait: Option<u64>,
@@ -44,6 +49,9 @@ pub async fn entries(
     Params(which): Params<Which>,
 ) -> Answer<Json<List<LogEntry>>> {
     may_read(&app, &caller).await?;
+    if let Some(about) = which.about {
+        return named(&app, about, which.limit.unwrap_or(MOST_ENTRIES).min(MOST_ENTRIES)).await;
+    }
     let limit = which.limit.or(which.last).unwrap_or(MOST_ENTRIES).min(MOST_ENTRIES);
     let mut watch = app.core.watch();
     let wait = Duration::from_secs(which.wait.unwrap_or(0).min(LONGEST_WAIT));
@@ -70,6 +78,40 @@ pub async fn entries(
             _ = watch.recv() => {}
         }
     }
+}
+
+/// Entries that name an id, from the newest back to the one that first did.
+async fn named(app: &App, about: String, limit: usize) -> Answer<Json<List<LogEntry>>> {
+    let is_id = |text: &str| {
+        let letters = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_';
+        (8..=40).contains(&text.len()) && text.chars().all(letters)
+    };
+    if !is_id(&about) {
+        let wrong = format!("about takes a whole id, as in {}7k2m9q4x", thinlane_model::SessionId::PREFIX);
+        return Err(Problem::invalid(axum::http::StatusCode::BAD_REQUEST, wrong));
+    }
+    let size = app.core.read(|state| state.store().size()).await?;
+    // In canonical JSON an id is a string of its own.
+    let needle = format!("\"{about}\"");
+    let mut found = read(app, move |reader| {
+        let mut found = Vec::new();
+        let mut end = size;
+        while end > size.saturating_sub(MOST_LOOKED_THROUGH) && found.len() < limit {
+            let from = end.saturating_sub(MOST_ENTRIES as u64);
+            let page = reader.entries(from, (end - from) as usize)?;
+            let names = |entry: &&Entry| std::str::from_utf8(&entry.json).is_ok_and(|text| text.contains(&needle));
+            found.extend(page.iter().rev().filter(names).take(limit - found.len()).map(|entry| view(entry.clone())));
+            let begins = |entry: &LogEntry| entry.kind == "request.created" || entry.kind == "grant.issued";
+            if found.last().is_some_and(begins) {
+                break;
+            }
+            end = from;
+        }
+        Ok(found)
+    })
+    .await?;
+    found.reverse();
+    Ok(super::list(found))
 }
 
 /// The newest signed checkpoint.

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream::{self, Stream};
 use thinlane_model::{Role, SessionId};
-use thinlane_wire::api::{ErrorBody, LiveEvent, Overview, RequestState, Schema, SessionState};
+use thinlane_wire::api::{ErrorBody, HistoryView, LiveEvent, Overview, RequestState, Schema, SessionState};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 use super::error::{Answer, Problems};
@@ -27,6 +27,9 @@ const ROLES_FRESH: Duration = Duration::from_secs(2);
 const FAREWELLS: usize = 50;
 const FAREWELL_EVERY: Duration = Duration::from_millis(20);
 
+/// Who may see what others' lanes did not pass.
+const SEES_DENIED: &[Role] = &[Role::Ops, Role::Admin, Role::Auditor];
+
 /// One session as it stands, then every change of it; ends after its end.
 #[utoipa::path(get, path = "/sessions/{id}/events", tag = "live", params(("id" = String, Path)),
     responses((status = 200, description = "A stream of LiveEvent, each as `data:` of an event of its kind", content_type = "text/event-stream", body = LiveEvent), Problems))]
@@ -40,6 +43,14 @@ pub async fn session_events(
     let session = first.id;
     let first = LiveEvent::Session { session: Box::new(first) };
     Ok(serve(Feed { app, caller, watch, only: Some(session), first: Some(first), done: false, viewer: None }))
+}
+
+/// What a session's byte counters were over its life; for a plot.
+#[utoipa::path(get, path = "/sessions/{id}/history", tag = "live", params(("id" = String, Path)),
+    responses((status = 200, body = HistoryView), Problems))]
+pub async fn history(State(app): State<App>, caller: Caller, Name(text): Name) -> Answer<Json<HistoryView>> {
+    let session = sessions::look(&app, &caller, text).await?.id;
+    Ok(Json(HistoryView { schema: Schema, session, samples: app.lately.history(&session) }))
 }
 
 /// Everything that the caller's roles may see; requesters see what is theirs.
@@ -59,7 +70,7 @@ pub async fn events(
 /// What is live now: open sessions, requests that wait or can be used, sites.
 #[utoipa::path(get, path = "/overview", tag = "live", responses((status = 200, body = Overview), Problems))]
 pub async fn overview(State(app): State<App>, caller: Caller) -> Answer<Json<Overview>> {
-    let (relay, channels) = (app.relay.clone(), app.channels.clone());
+    let (relay, channels, denied) = (app.relay.clone(), app.channels.clone(), app.lately.denied());
     let found: Result<_, ErrorBody> = app
         .core
         .read(move |state| {
@@ -77,7 +88,7 @@ pub async fn overview(State(app): State<App>, caller: Caller) -> Answer<Json<Ove
                 sessions: live.filter_map(|session| views::session(world, &relay, &session.id)).collect(),
                 requests: open.filter_map(|request| world.request_view(&request.id)).collect(),
                 sites,
-                denied: Vec::new(),
+                denied: if viewer.has(SEES_DENIED) { denied } else { Vec::new() },
             })
         })
         .await?;
@@ -181,7 +192,7 @@ impl Feed {
         match &live.event {
             LiveEvent::Site { .. } | LiveEvent::Lagged => true,
             LiveEvent::Alarm { .. } => viewer.has(&[Role::Ops, Role::Admin, Role::Auditor, Role::SiteTech]),
-            LiveEvent::Denied { .. } => viewer.has(&[Role::Ops, Role::Admin, Role::Auditor]),
+            LiveEvent::Denied { .. } => viewer.has(SEES_DENIED),
             LiveEvent::Session { .. } | LiveEvent::Request { .. } => viewer.sees_all(),
         }
     }

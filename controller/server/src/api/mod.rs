@@ -83,6 +83,7 @@ pub fn router(app: App) -> Router {
         .routes(routes!(sessions::release))
         .routes(routes!(sessions::extend))
         .routes(routes!(live::session_events))
+        .routes(routes!(live::history))
         .routes(routes!(live::events))
         .routes(routes!(live::overview))
         .routes(routes!(locks::list, locks::set))

@@ -144,7 +144,8 @@ async fn activated(app: &App, view: SessionView) -> Answer<Activated> {
             Some((session.gateway_key?, session.endpoint()?.clone(), session.fallback().cloned()))
         })
         .await?;
-    let (gateway_key, endpoint, fallback) = found.ok_or_else(|| Problem::not_found(format!("session {id} has ended")))?;
+    let (gateway_key, endpoint, fallback) =
+        found.ok_or_else(|| Problem::not_found(format!("session {id} has ended")))?;
     Ok(Activated {
         schema: Schema,
         address: view.address,

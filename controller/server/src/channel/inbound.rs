@@ -79,7 +79,7 @@ impl Connection {
         let watched = self.app.core.is_watched();
         let seen = self.app.core.write_surely(move |step| {
             let now = step.now().wall;
-            let mut views = Vec::new();
+            let (mut views, mut counted) = (Vec::new(), Vec::new());
             for one in sessions {
                 let last_handshake_at = one.handshake_age.map(|age| now - age);
                 let path = step.world().session(&one.session).filter(|it| it.direct.is_some()).and_then(|_| {
@@ -94,13 +94,20 @@ impl Connection {
                     merged: one.merged,
                     path,
                 };
-                if step.observe(&site, one.session, seen) && watched {
-                    views.extend(views::session(step.world(), &relay, &one.session));
+                if step.observe(&site, one.session, seen) {
+                    counted.push((one.session, one.counters, now));
+                    if watched {
+                        views.extend(views::session(step.world(), &relay, &one.session));
+                    }
                 }
             }
-            Ok(views)
+            Ok((views, counted))
         });
-        for view in seen.await.unwrap_or_default() {
+        let (views, counted) = seen.await.unwrap_or_default();
+        for (session, counters, at) in counted {
+            self.app.lately.count(session, &counters, at);
+        }
+        for view in views {
             let (owner, session, request) = (Some(view.user.clone()), Some(view.id), Some(view.request));
             self.app.core.tell(Live { event: LiveEvent::Session { session: Box::new(view) }, owner, session, request });
         }
@@ -131,6 +138,7 @@ impl Connection {
             record: text("record"),
             signature: text("signature"),
         });
+        self.app.lately.count(record.session, &record.counters.counters, crate::clock::wall());
         if self.command("closing", command).await {
             self.send(&FromController::ClosingAck(record.session));
             self.send_checkpoint().await;
@@ -145,11 +153,8 @@ impl Connection {
         }
     }
 
-    /// Live only: what matters later stands in the counters of the closing record.
+    /// For live views only: what matters later stands in the counters of the closing record.
     async fn denied(&mut self, report: DeniedReport) {
-        if !self.app.core.is_watched() {
-            return;
-        }
         let site = self.site;
         let name = self.app.core.read(move |state| state.world().site(&site).map(|site| site.name.to_string())).await;
         let Ok(Some(name)) = name else { return };
@@ -169,6 +174,7 @@ impl Connection {
                 port: flow.port.unwrap_or(0),
                 packets: flow.packets,
             };
+            self.app.lately.deny(denied.clone());
             let event = LiveEvent::Denied { denied };
             self.app.core.tell(Live { event, owner: None, session: flow.session, request: None });
         }

@@ -113,6 +113,7 @@ async fn serve(dir: Dir, config: Config) -> Result<()> {
         ca: ca.clone(),
         channels: channels.clone(),
         relay: relay.handle(),
+        lately: crate::lately::Lately::default(),
         dir: dir.path().to_owned(),
         log_key,
         grant_keys,

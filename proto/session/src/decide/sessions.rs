@@ -190,8 +190,24 @@ impl<'a> Deciding<'a, '_> {
         }
     }
 
+    /// The engineer asks for more time, or ops give it on their call: either way no more than the policy permits the
+    /// engineer, with the approvals that the request has.
+    fn extendable_session(&self, id: &SessionId) -> Result<(&'a Person, &'a Session), Refusal> {
+        const WHAT: &str = "extending a session";
+        let session = self.known_session(id)?;
+        if self.person(WHAT)?.login == session.user {
+            return self.own_session(WHAT, id);
+        }
+        if self.person_with(WHAT, OPS).is_err() {
+            return Err(Refusal::NotYours { kind: "session", name: id.to_string() });
+        }
+        let engineer = self.known_person(&session.user)?;
+        self.world.standing(engineer, self.now())?;
+        Ok((engineer, session))
+    }
+
     pub(super) fn extend(&mut self, id: SessionId, added: u64, reason: String) -> Outcome {
-        let (person, session) = self.own_session("extending a session", &id)?;
+        let (person, session) = self.extendable_session(&id)?;
         let reason = text("reason", &reason, true)?;
         match session.state {
             SessionState::Active => {}

@@ -357,6 +357,26 @@ fn an_extension_is_a_later_grant_of_the_same_lane() {
 }
 
 #[test]
+fn ops_extend_an_engineers_session_within_what_the_policy_permits_the_engineer() {
+    let mut lab = Lab::new();
+    let id = lab.open(600);
+    let extend = |seconds| Command::Extend { session: id, seconds, reason: "on the phone".to_owned() };
+    for who in ["adam", "bob"] {
+        lab.refuse(person(who), extend(60), ErrorCode::Forbidden);
+    }
+    lab.refuse(person("otto"), extend(51 * 60), ErrorCode::PolicyDenied);
+    lab.take(person("otto"), extend(900));
+    assert_eq!(lab.session(id).seconds, 1500);
+    lab.arm(id, 101);
+    lab.take(
+        person("otto"),
+        Command::Lock { target: LockTarget::User(name("alice")), time: None, reason: "r".to_owned() },
+    );
+    lab.refuse(person("otto"), extend(60), ErrorCode::Locked);
+    lab.check_replay();
+}
+
+#[test]
 fn a_refused_extension_leaves_the_end_where_it_was() {
     let mut lab = Lab::new();
     let id = lab.open(600);

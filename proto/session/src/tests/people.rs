@@ -149,7 +149,7 @@ fn the_policys_own_no_is_a_denied_request_with_its_reasons() {
 }
 
 #[test]
-fn only_the_requester_uses_releases_extends_and_withdraws() {
+fn only_the_requester_uses_releases_and_withdraws() {
     let mut lab = Lab::new();
     let request = lab.approved("alice", "plc-1", 60);
     for who in ["adam", "root", "otto"] {

@@ -1,0 +1,113 @@
+//! What a screen asks for: traffic over a session's life, denials that nobody watched, the log about one thing.
+
+mod common;
+
+use std::net::Ipv4Addr;
+
+use common::gateway::{self, Gateway};
+use common::{Controller, Person};
+use serde_json::{Value, json};
+use thinlane_model::{Counters, EndReason, SessionId};
+use thinlane_wire::{DeniedFlow, DeniedReport, Direction, FromAgent, SessionCounters};
+
+struct World {
+    controller: Controller,
+    olga: Person,
+    erik: Person,
+    gateway: Gateway,
+    session: SessionId,
+    grant: thinlane_model::Grant,
+}
+
+/// A session of Erik's that is active.
+async fn world() -> World {
+    let (controller, ada) = Controller::start().await;
+    controller.inventory(&ada).await;
+    let olga = controller.person(&ada, "olga", &["ops", "approver"]).await;
+    let erik = controller.person(&ada, "erik", &["requester"]).await;
+    let mut gateway = gateway::enrol(&controller, &ada, "north").await.online(&controller, 1, 1).await;
+    let request = controller.approved(&erik, &olga).await;
+    let key = |byte: u8| data_encoding::BASE64.encode(&[byte; 32]);
+    let body = json!({"public_key": key(1), "preshared_key": key(42)});
+    let path = format!("/requests/{request}/activate");
+    let (answer, grant) = tokio::join!(controller.post(&erik, &path, body), async {
+        let (grant, _) = gateway.grant().await;
+        gateway.arm(&grant, 101).await;
+        grant
+    });
+    assert_eq!(answer.0, 200, "{}", answer.1);
+    World { controller, olga, erik, gateway, session: grant.session, grant }
+}
+
+impl World {
+    /// Asks until the answer fits: reports are taken in their own time.
+    async fn until(&self, who: &Person, path: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        for _ in 0..200 {
+            let (status, answer) = self.controller.get(who, path).await;
+            assert_eq!(status, 200, "{answer}");
+            if fits(&answer) {
+                return answer;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        panic!("{path} never answered as it should");
+    }
+}
+
+#[tokio::test]
+async fn a_sessions_traffic_is_remembered_until_after_its_end() {
+    let mut world = world().await;
+    let path = format!("/sessions/{}/history", world.session);
+    let counters = |up_bytes| Counters { up_bytes, up_packets: 1, ..Counters::default() };
+    let report = SessionCounters { counters: counters(1_500), ..SessionCounters::none(world.session) };
+    world.gateway.say(FromAgent::Counters(vec![report])).await;
+    let last = |answer: &Value| answer["samples"].as_array().and_then(|all| all.last()?["up_bytes"].as_u64());
+    let answer = world.until(&world.olga, &path, |answer| last(answer) == Some(1_500)).await;
+    assert_eq!(answer["session"], world.session.to_string());
+
+    world.gateway.close(&world.grant, EndReason::Released, counters(2_000), false).await;
+    world.until(&world.erik, &path, |answer| last(answer) == Some(2_000)).await;
+
+    let (status, _) = world.controller.get(&world.olga, "/sessions/ses_00000000/history").await;
+    assert_eq!(status, 404);
+}
+
+#[tokio::test]
+async fn denials_that_nobody_watched_are_in_the_first_picture_of_those_who_may_see_them() {
+    let mut world = world().await;
+    let flow = DeniedFlow {
+        session: Some(world.session),
+        direction: Direction::Up,
+        source: Ipv4Addr::new(198, 19, 0, 1).into(),
+        destination: Ipv4Addr::new(198, 18, 0, 1).into(),
+        protocol: 6,
+        port: Some(22),
+        packets: 3,
+    };
+    world.gateway.say(FromAgent::Denied(DeniedReport { flows: vec![flow], not_reported: 0 })).await;
+    let told = |answer: &Value| answer["denied"].as_array().is_some_and(|all| !all.is_empty());
+    let answer = world.until(&world.olga, "/overview", told).await;
+    assert_eq!(answer["denied"][0]["session"], world.session.to_string());
+    assert_eq!((&answer["denied"][0]["port"], &answer["denied"][0]["packets"]), (&json!(22), &json!(3)));
+    let (_, answer) = world.controller.get(&world.erik, "/overview").await;
+    assert_eq!(answer["denied"], json!([]), "others' packets are not for requesters");
+}
+
+#[tokio::test]
+async fn the_log_about_one_session_is_found_without_reading_all_of_it() {
+    let world = world().await;
+    let path = format!("/audit/entries?about={}", world.session);
+    let (status, answer) = world.controller.get(&world.olga, &path).await;
+    assert_eq!(status, 200, "{answer}");
+    let kinds: Vec<&str> =
+        answer["items"].as_array().expect("items").iter().filter_map(|one| one["kind"].as_str()).collect();
+    assert_eq!(kinds, ["grant.issued", "session.active"]);
+    let (_, answer) = world.controller.get(&world.olga, &format!("{path}&limit=1")).await;
+    assert_eq!(answer["items"].as_array().map(Vec::len), Some(1));
+    for wrong in ["ses_", "%22", "ses_7K2M9Q4X", "user.added%22%7D"] {
+        let (status, _) = world.controller.get(&world.olga, &format!("/audit/entries?about={wrong}")).await;
+        assert_eq!(status, 400, "{wrong}");
+    }
+    let (status, _) = world.controller.get(&world.erik, &path).await;
+    assert_eq!(status, 403);
+}
