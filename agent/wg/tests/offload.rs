@@ -8,9 +8,11 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
+use lab::capture::Capture;
 use lab::*;
 use nix::sys::socket::{setsockopt, sockopt};
 use thinlane_model::{Counters, Protocol, Span};
+use thinlane_wg::packet::number;
 use thinlane_wg::{Device, Event, Offload, Userspace, UserspaceConfig};
 
 const LONG: Span = Span::from_secs(600);
@@ -243,4 +245,26 @@ fn a_burst_that_the_socket_does_not_take_at_once_waits_and_arrives() {
     });
     let sent = pair.engineer.device.report(session(1)).expect("it is open").counters;
     assert_eq!((sent.up_packets, sent.up_bytes), (900, 900 * 1328));
+}
+
+#[test]
+fn a_lane_whose_packets_a_rule_counts_hands_them_over_one_by_one() {
+    let lab = Lab::new();
+    let _echo = echo(&lab.device, PORT);
+    let mut pair = pair(&lab, Protocol::Udp, Offload::ALL, Offload::ALL);
+    let socket = together(&lab.engineer, (ENGINEER, 9000), target());
+    let lengths = |capture: &Capture| -> Vec<usize> {
+        let packets = capture.packets().into_iter().filter(|packet| packet.0 == number::UDP);
+        packets.map(|packet| packet.2).collect()
+    };
+    // The control: thirty that came as one go on as one.
+    let capture = Capture::start(&lab.device);
+    socket.send(&[7; 15_000]).expect("sent");
+    until(Duration::from_secs(3), "one large packet", || lengths(&capture) == [15_028]);
+    pair.gateway.device.keep_apart(session(1)).expect("it is open");
+    let capture = Capture::start(&lab.device);
+    socket.send(&[7; 15_000]).expect("sent");
+    until(Duration::from_secs(3), "thirty packets", || lengths(&capture) == [528; 30]);
+    let counters = pair.gateway.device.report(session(1)).expect("it is open").counters;
+    assert_eq!((counters.up_packets, counters.up_bytes), (60, 60 * 528));
 }
