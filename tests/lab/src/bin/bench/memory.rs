@@ -42,10 +42,14 @@ pub fn fifty_lanes(lab: &Lab, api: &Api, table: &mut Table) -> Result<()> {
     Ok(())
 }
 
-/// Since when bytes are counted.
+/// The channel's keepalive grows with each answer from 60 to 240 s, which takes this long in all.
+const WARM_UP: f64 = 600.0;
+/// Two keepalives, as they are from then on.
+const COUNTED: f64 = 485.0;
+
+/// Since when nothing but the channel itself has been sent.
 pub struct IdleCount {
     since_ms: f64,
-    bytes: f64,
 }
 
 fn counted(lab: &Lab, site: &str) -> Result<f64> {
@@ -66,17 +70,21 @@ pub fn start_idle_count(lab: &Lab, site: &str) -> Result<IdleCount> {
                  nft add chain inet bench in '{ type filter hook input priority 300; }'; nft add chain inet bench out '{ type filter hook output priority 300; }'; \
                  nft add rule inet bench in tcp sport 7443 counter name channel; nft add rule inet bench out tcp dport 7443 counter name channel";
     lab.on(site, &["sh", "-c", rules]).run()?.good()?;
-    Ok(IdleCount { since_ms: now_ms(), bytes: counted(lab, site)? })
+    Ok(IdleCount { since_ms: now_ms() })
 }
 
 pub fn finish_idle_count(lab: &Lab, site: &str, from: &IdleCount, table: &mut Table) -> Result<()> {
-    let least: f64 = std::env::var("THINLANE_IDLE_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(300.0);
-    let ran = (now_ms() - from.since_ms) / 1000.0;
-    if ran < least {
-        std::thread::sleep(std::time::Duration::from_secs_f64(least - ran));
-    }
-    let bytes = counted(lab, site)? - from.bytes;
-    let seconds = (now_ms() - from.since_ms) / 1000.0;
+    // THINLANE_IDLE_SECONDS: a quick look, which counts the denser keepalives of the first minutes and shows too much.
+    let quick: Option<f64> = std::env::var("THINLANE_IDLE_SECONDS").ok().and_then(|text| text.parse().ok());
+    let warm_up = if quick.is_some() { 0.0 } else { WARM_UP };
+    let left = (warm_up - (now_ms() - from.since_ms) / 1000.0).max(0.0);
+    let long = quick.unwrap_or(COUNTED);
+    eprintln!("counting the bytes of an idle channel: {:.0} s to go ...", left + long);
+    std::thread::sleep(std::time::Duration::from_secs_f64(left));
+    let (before, began) = (counted(lab, site)?, now_ms());
+    std::thread::sleep(std::time::Duration::from_secs_f64(long));
+    let bytes = counted(lab, site)? - before;
+    let seconds = (now_ms() - began) / 1000.0;
     lab.on(site, &["nft", "delete", "table", "inet", "bench"]).run()?.good()?;
     eprintln!("the idle channel carried {bytes} bytes in {seconds:.0} s");
     table.row(
