@@ -61,6 +61,7 @@ pub struct Parts {
     pub executor: Executor,
     pub book: DeniedBook,
     pub resolved: crate::executor::Resolved,
+    pub device_offload: crate::executor::OffloadWords,
     /// The UDP port that the device listens on; 0: any.
     pub listen: u16,
     pub backend: thinlane_wg::Backend,
@@ -110,6 +111,8 @@ pub struct Daemon {
     ruleset: bool,
     /// Why the gateway is not ready, by who found it so.
     offload: Option<String>,
+    /// How many packets the device moves with one call.
+    device_offload: crate::executor::OffloadWords,
     device_problem: Option<String>,
     listen: u16,
     device_retry: Option<Boot>,
@@ -156,6 +159,7 @@ impl Daemon {
             executor,
             book,
             resolved,
+            device_offload,
             listen,
             backend,
         } = parts;
@@ -185,6 +189,7 @@ impl Daemon {
             executor,
             book,
             names: Names::new(resolved),
+            device_offload,
             jumps: JumpWatch::default(),
             started: now.wall,
             channel_problem: None,

@@ -64,6 +64,9 @@ pub enum Answer {
 /// Addresses of relays that were given by name, as last resolved.
 pub type Resolved = Arc<Mutex<BTreeMap<Endpoint, SocketAddr>>>;
 
+/// What the device takes off the processor, for `status`.
+pub type OffloadWords = Arc<Mutex<Option<String>>>;
+
 /// The thread's inbox.
 #[derive(Debug, Clone)]
 pub struct Executor {
@@ -76,6 +79,7 @@ pub struct Bench {
     pub key: Arc<IdentityKey>,
     pub state: PathBuf,
     pub resolved: Resolved,
+    pub offload: OffloadWords,
     /// What the device tells unasked.
     pub events: mpsc::UnboundedSender<Event>,
 }
@@ -158,7 +162,9 @@ impl Bench {
             // The loop ends only with the process.
             let _ = events.send(event);
         };
-        self.kernel.start_device(port, Box::new(tell))
+        let started = self.kernel.start_device(port, Box::new(tell));
+        *self.offload.lock().unwrap_or_else(PoisonError::into_inner) = self.kernel.device_offload();
+        started
     }
 
     fn perform(&mut self, step: Step) -> anyhow::Result<Done> {

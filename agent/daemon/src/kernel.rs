@@ -487,6 +487,11 @@ impl Kernel {
         self.device.as_ref().map_or_else(|| self.choice.at(self.intent.listen), |device| device.backend())
     }
 
+    /// How many packets the device moves with one call, in words; `None`: no device, or the kernel moves them.
+    pub fn device_offload(&self) -> Option<String> {
+        self.device.as_ref()?.offload().map(|offload| offload.to_string())
+    }
+
     /// Compares the table with what is meant.
     pub fn verify(&mut self) -> anyhow::Result<Drift> {
         let lanes = standing(self.standing.values(), &self.intent.interface);

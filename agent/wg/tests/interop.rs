@@ -134,7 +134,7 @@ fn a_stock_engineer_uses_our_gateway_by_tcp() {
         let report = gateway.device.close(session(1)).expect("it is open");
         assert_eq!((report.counters.denied_packets, report.counters.spoofed_packets), (0, 0));
         assert!(report.counters.up_bytes > 50_000 && report.counters.down_bytes > 50_000);
-        assert_ne!(stock.handshake(), 0);
+        assert!(!stock.stamps() || stock.handshake() != 0, "{} knows of no handshake", program.name);
     });
 }
 
@@ -186,7 +186,7 @@ fn new_keys_are_made_whoever_asks_for_them() {
         one.engineer.device.handshake();
         one.engineer.wait_for(Event::Handshake(session(1)), Duration::from_secs(7));
         echoes(&one.lab, SOON);
-        assert!(one.stock.handshake() > before, "{} does not know of it", program.name);
+        assert!(!one.stock.stamps() || one.stock.handshake() > before, "{} does not know of it", program.name);
 
         let mut other = StockEngineer::up(program, 'd');
         let _echo = echo(&other.lab.device, PORT);
@@ -230,7 +230,7 @@ fn each_end_follows_the_other_to_a_new_port() {
         one.hop.rebind();
         echoes(&one.lab, SOON);
         assert_ne!(one.stock.endpoint(), before, "{} did not follow", program.name);
-        assert_eq!(one.stock.handshake(), handshake, "data alone moves an end");
+        assert!(!one.stock.stamps() || one.stock.handshake() == handshake, "data alone moves an end");
 
         let mut other = StockEngineer::up(program, 'h');
         let _echo = echo(&other.lab.device, PORT);

@@ -166,6 +166,21 @@ fn boringtun_ends_shake_hands_and_talk_through_the_relay() {
 }
 
 #[test]
+fn an_engineer_by_ipv6_meets_a_gateway_by_ipv4() {
+    let shell = Shell::bind("[::]:0".parse().expect("an address")).expect("IPv6 is there");
+    let (handle, port) = (shell.handle(), shell.local_addr().port());
+    let mut lane = Lane::open(&shell, 9);
+    lane.gateway.relay = SocketAddr::new(LOOPBACK.ip(), port);
+    lane.engineer.relay = SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), port);
+    lane.engineer.socket = UdpSocket::bind("[::1]:0").expect("IPv6 is there");
+    lane.engineer.socket.set_read_timeout(Some(Duration::from_millis(2))).expect("a timeout");
+    lane.connect(&handle);
+    (1..5).for_each(|number| lane.exchange(number));
+    let stats = handle.stats(lane.session).expect("open");
+    assert_eq!(stats.engineer, lane.engineer.socket.local_addr().ok());
+}
+
+#[test]
 fn both_ends_may_rebind_by_data_and_by_handshake() {
     let shell = Shell::bind(LOOPBACK).expect("loopback");
     let handle = shell.handle();

@@ -123,6 +123,15 @@ fn with_west(lab: &Lab, agent: Background) -> Result<()> {
     lab.thinlane("erik", &["down", &relayed.session]).run()?.good()?;
     ensure!(lab.session(&relayed.session)?["path"] == "relay", "the way is kept");
     drop(relayed);
+
+    // Without an interface it is the same.
+    let request = lab.approved("west-plc1", "echo-tcp", "5m")?;
+    let to = "$THINLANE_ASSET_ADDRESS:$THINLANE_ASSET_PORT";
+    let echo = format!("exec thinlane-sim echo tcp {to} --every 20ms --for 200ms --patience 1500ms");
+    lab.thinlane("erik", &["connect", &request, "--forward", "--", "sh", "-c", &echo]).run()?.good()?;
+    let session =
+        lab.json("olga", &["request", "show", &request])?["session"].as_str().context("a session")?.to_owned();
+    ensure!(lab.session(&session)?["path"] == "relay", "{}", lab.session(&session)?);
     again.signal("TERM")?;
     again.finish(10_000)?;
     Ok(())

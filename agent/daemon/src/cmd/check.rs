@@ -22,6 +22,7 @@ use crate::failure::{Failure, exit};
 use crate::files::Dirs;
 
 use facts::Facts;
+pub use gather::has_wireguard;
 
 #[derive(Debug, Args)]
 pub struct Check {

@@ -13,7 +13,7 @@ use crate::backend::{Choice, Wanted};
 use crate::clock::{self, Floor};
 use crate::config::{Config, Iface};
 use crate::daemon::{self, Ears, End, Parts};
-use crate::executor::{Bench, Executor, Resolved};
+use crate::executor::{Bench, Executor, OffloadWords, Resolved};
 use crate::failure::Failure;
 use crate::files::{self, Dirs, RunLock};
 use crate::identity::{Identity, Validity};
@@ -122,9 +122,10 @@ fn take_in_hand(dirs: &Dirs, config: Config, identity: Identity, choice: Choice)
         Err(error) => tracing::warn!(%error, "denied packets cannot be told apart"),
     }
     let (events, device) = mpsc::unbounded_channel();
-    let resolved = Resolved::default();
+    let (resolved, offload) = (Resolved::default(), OffloadWords::default());
     let key = identity.key.clone();
-    let mut bench = Bench { kernel, key, state: dirs.state(), resolved: resolved.clone(), events };
+    let mut bench =
+        Bench { kernel, key, state: dirs.state(), resolved: resolved.clone(), offload: offload.clone(), events };
     let mut started = bench.start_device(listen);
     if started.is_err() && config.wireguard.port != listen {
         // Somebody has taken the port that was remembered; the controller will name the right one.
@@ -152,6 +153,7 @@ fn take_in_hand(dirs: &Dirs, config: Config, identity: Identity, choice: Choice)
         executor,
         book,
         resolved,
+        device_offload: offload,
         listen,
         backend,
     };

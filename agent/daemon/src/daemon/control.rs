@@ -1,6 +1,7 @@
 //! The loop's end of the control socket.
 
 use std::os::unix::fs::PermissionsExt;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -16,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::Daemon;
+use crate::cmd::check::has_wireguard;
 use crate::cmd::isolate;
 use crate::control::{Ask, LanStatus, LaneStatus, Reply, Status};
 use crate::files::{self, Dirs};
@@ -220,8 +222,8 @@ impl Daemon {
             channel: self.channel_word().into(),
             channel_problem: self.channel_problem.clone(),
             backend: self.site.backend().into(),
-            backend_reason: None,
-            offload: None,
+            backend_reason: Some(backend_reason(self.site.backend(), self.listen).into()),
+            offload: self.device_offload.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             ready: why_not_ready.is_none() && self.ruleset && !self.site.is_isolated(),
             why_not_ready,
             ruleset: self.ruleset,
@@ -237,6 +239,16 @@ impl Daemon {
             log_size: self.witness.remembered().map(|(size, _)| size),
             log_problem: self.log_problem.clone(),
         }
+    }
+}
+
+/// Why it is this backend, as far as the machine tells.
+fn backend_reason(backend: &str, listen: u16) -> &'static str {
+    match backend {
+        "kernel" => "the kernel has WireGuard, which costs the least processor time",
+        _ if !has_wireguard() => "the kernel has no WireGuard module; this costs processor time, and nothing else",
+        _ if listen != 0 => "lanes share one UDP port, which the kernel's cannot",
+        _ => "as configured",
     }
 }
 

@@ -1,6 +1,6 @@
 //! Relays that are given by name: resolved beside the loop, so that a slow resolver holds nothing up.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -82,8 +82,18 @@ impl Names {
     }
 }
 
+/// The first address that this machine has a way to, or else the first.
 async fn first(relay: &Endpoint) -> std::io::Result<Option<SocketAddr>> {
-    Ok(lookup_host((relay.host(), relay.port())).await?.next())
+    let mut found: Vec<SocketAddr> = lookup_host((relay.host(), relay.port())).await?.collect();
+    // Keeps the resolver's order otherwise.
+    found.sort_by_key(|address| !has_a_way(*address));
+    Ok(found.first().copied())
+}
+
+/// Whether the kernel knows a route there; connecting a UDP socket sends nothing.
+fn has_a_way(to: SocketAddr) -> bool {
+    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    std::net::UdpSocket::bind((any, 0)).and_then(|socket| socket.connect(to)).is_ok()
 }
 
 #[cfg(test)]
@@ -103,6 +113,13 @@ mod tests {
         names.resolve(session(), &relay);
         let known = resolved.lock().expect("not poisoned").get(&relay).copied();
         assert_eq!(known, "192.0.2.7:7444".parse().ok());
+    }
+
+    #[test]
+    fn an_address_without_a_way_is_known_before_anything_is_sent() {
+        assert!(has_a_way("127.0.0.1:9".parse().expect("an address")));
+        // Link-local without an interface leads nowhere.
+        assert!(!has_a_way("[fe80::1]:9".parse().expect("an address")));
     }
 
     #[tokio::test]

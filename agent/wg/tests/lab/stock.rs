@@ -136,6 +136,11 @@ impl Stock {
         told.split_whitespace().nth(1).and_then(|word| word.parse().ok()).unwrap_or(0)
     }
 
+    /// Whether `handshake` means anything: some programs give the time since, and not the time.
+    pub fn stamps(&self) -> bool {
+        !self.program.name.starts_with("boringtun")
+    }
+
     /// Where it thinks that its peer is.
     pub fn endpoint(&self) -> Option<SocketAddr> {
         let told = run(&format!("ip netns exec {} wg show {} endpoints", self.ns, self.interface));

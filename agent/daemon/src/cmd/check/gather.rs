@@ -203,7 +203,7 @@ fn the_kernel(dirs: &Dirs, running: bool, config: &Config) -> Kernel {
 }
 
 /// Whether the kernel's own WireGuard is loaded, built in, or lies there as a module.
-fn has_wireguard() -> bool {
+pub fn has_wireguard() -> bool {
     if Path::new("/sys/module/wireguard").exists() {
         return true;
     }
