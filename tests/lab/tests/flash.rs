@@ -78,10 +78,10 @@ impl<'a> Place<'a> {
         let device = self.lab.device(&format!("{}-1", self.name));
         let before = now_ms();
         let _talk = lane.patient_echo("tcp", "50ms", "2m")?;
-        device.wait_for(5, before)?;
+        device.wait_for(5, before).context("before the upgrade")?;
         let connected = now_ms();
         self.flash(&["--upgrade"])?.good()?.says("open lanes before: 1")?;
-        device.wait_for(5, now_ms())?;
+        device.wait_for(5, now_ms()).context("after the upgrade")?;
         ensure!(device.count_since("connected", connected)? == 0, "the connection did not outlive the upgrade");
         Ok(())
     }
