@@ -80,8 +80,12 @@ impl Applying<'_> {
             Event::LockSet { lock } => {
                 self.world.put_lock(lock.clone(), self.now);
                 self.log_out(&lock.target);
+                self.shows_otherwise(&lock.target);
             }
-            Event::LockCleared { lock, .. } => self.world.remove_lock(lock, self.now),
+            Event::LockCleared { lock, target, .. } => {
+                self.world.remove_lock(lock, self.now);
+                self.shows_otherwise(target);
+            }
 
             Event::AgentEnrolled { site, code, certificate, version } => {
                 self.enrolled(*site, certificate, version);
@@ -276,6 +280,15 @@ impl Applying<'_> {
             why_not_ready: None,
             alarms: 0,
         });
+    }
+
+    /// Whoever watches a site sees that it is locked, or is no longer.
+    fn shows_otherwise(&mut self, target: &LockTarget) {
+        if let LockTarget::Site(name) = target
+            && let Some(site) = self.world.site_named(name).map(|site| site.id)
+        {
+            self.effect(Effect::SiteChanged { site });
+        }
     }
 
     fn log_out(&mut self, target: &LockTarget) {

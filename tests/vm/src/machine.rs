@@ -170,7 +170,7 @@ fn init(modules: &str, programs: &[Program]) -> String {
     let mut script = format!(
         "#!/bin/sh\nexport PATH=/usr/sbin:/usr/bin HOME=/root\n\
          mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev\n\
-         mount -t tmpfs run /run; mount -t tmpfs tmp /tmp\n\
+         mkdir -p /tmp; mount -t tmpfs run /run\n\
          for m in {modules}; do insmod $m || echo \"$m does not load\"; done\nip link set lo up\n"
     );
     for program in programs {
