@@ -1,6 +1,6 @@
 //! How a device moves many packets with one call, and how much of the kernel's help it uses for that.
 //!
-//! Pure: [`parcel`] cuts what the interface hands over, [`coalesce`] puts together what it is handed, [`outbox`]
+//! Pure: [`parcel`] cuts what the interface hands over, [`coalesce`] puts together what it is handed, `outbox`
 //! collects datagrams.
 
 use std::fmt;
