@@ -54,7 +54,7 @@ debian_installs_and_purges() {
     mkdir -p "$work/debs"
     cp "$out"/*_"$(deb_arch "$(uname -m)")".deb "$work/debs/"
     unshare --mount --net --pid --fork bash -ec '
-        work=$1
+        work=$1 here=$2
         mount --make-rprivate /
         mkdir -p "$work/layer" "$work/merged"
         mount -t tmpfs tmpfs "$work/layer"
@@ -70,7 +70,7 @@ debian_installs_and_purges() {
             export DEBIAN_FRONTEND=noninteractive PATH=/usr/sbin:/usr/bin:/sbin:/bin
             printf \"#!/bin/sh\nexit 101\n\" >/usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d
             list() { find / -xdev -not -path \"/tmp/*\" -not -path \"/run/*\" -not -path \"/var/lib/dpkg/*\" -not -path \"/var/log/*\" -not -path \"/var/cache/*\" -not -path \"/proc/*\" \
-                -not -path \"/dev/*\" -not -path \"/etc/*-\" -not -path \"/work/*\" -not -path \"/root/*\" -not -path \"/tmp*\" 2>/dev/null | sort; getent passwd | sort; }
+                -not -path \"/dev/*\" -not -path \"/etc/*-\" -not -path \"$here/*\" -not -path \"/root/*\" -not -path \"/tmp*\" 2>/dev/null | sort; getent passwd | sort; }
             # The index of all manual pages takes minutes on a busy machine, and is nothing of ours.
             rm -f /var/lib/man-db/auto-update
             list >/tmp/before
@@ -90,7 +90,7 @@ debian_installs_and_purges() {
             dpkg --purge thinlane-agent thinlane-controller thinlane
             list >/tmp/after
             diff /tmp/before /tmp/after"
-    ' bash "$work"
+    ' bash "$work" "$here"
 }
 
 # OpenWrt's opkg reads tar within gzip; Python's reader and busybox's are two that know nothing of us.

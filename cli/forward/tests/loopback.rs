@@ -56,19 +56,21 @@ async fn a_program_talks_to_the_asset_through_the_local_port() {
     assert_eq!((counters.denied_packets, counters.spoofed_packets), (0, 0));
 }
 
+/// A connection that has had an answer.
+fn talking(to: SocketAddr) -> TcpStream {
+    let mut stream = connect(to);
+    stream.write_all(b"x").expect("room");
+    stream.read_exact(&mut [0]).expect("an echo");
+    stream
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_end_of_a_lane_resets_programs_and_the_asset() {
     for open_still in [true, false] {
         let gateway = Gateway::start(Protocol::Tcp);
         let forward = open(&gateway, Protocol::Tcp).await;
         let to = forward.local_addr();
-        let mut stream = program(move || {
-            let mut stream = connect(to);
-            stream.write_all(b"x").expect("room");
-            stream.read_exact(&mut [0]).expect("an echo");
-            stream
-        })
-        .await;
+        let mut stream = program(move || talking(to)).await;
         assert_eq!(gateway.connections(), 1);
         forward.close(open_still).await;
         let end = program(move || stream.read(&mut [0])).await;
@@ -85,13 +87,7 @@ async fn a_dropped_lane_takes_its_port_and_programs_along() {
     let gateway = Gateway::start(Protocol::Tcp);
     let forward = open(&gateway, Protocol::Tcp).await;
     let to = forward.local_addr();
-    let mut stream = program(move || {
-        let mut stream = connect(to);
-        stream.write_all(b"x").expect("room");
-        stream.read_exact(&mut [0]).expect("an echo");
-        stream
-    })
-    .await;
+    let mut stream = program(move || talking(to)).await;
     drop(forward);
     let end = program(move || stream.read(&mut [0])).await;
     assert_eq!(end.expect_err("reset").kind(), ErrorKind::ConnectionReset);

@@ -109,32 +109,10 @@ fn facts_of(view: &SessionView, peer: Option<&Peer>, ctx: &Ctx<'_>, width: usize
     let rate = |bytes: u64| if bytes == 0 { "quiet".to_owned() } else { format!("{}/s", text::rate(bytes)) };
     let (up, down) = peer.map_or((0, 0), |peer| (peer.up.rate(ctx.now.mono), peer.down.rate(ctx.now.mono)));
     let end = if counters_final(view) { ", final" } else { "" };
-    pair(
-        lines,
-        "up",
-        format!(
-            "{}, {}, {}{end}",
-            text::bytes(counters.up_bytes),
-            text::count(counters.up_packets, "packet"),
-            rate(up)
-        ),
-        Tone::Plain,
-        ctx,
-        width,
-    );
-    pair(
-        lines,
-        "down",
-        format!(
-            "{}, {}, {}{end}",
-            text::bytes(counters.down_bytes),
-            text::count(counters.down_packets, "packet"),
-            rate(down)
-        ),
-        Tone::Plain,
-        ctx,
-        width,
-    );
+    let flow =
+        |bytes, packets, now| format!("{}, {}, {}{end}", text::bytes(bytes), text::count(packets, "packet"), rate(now));
+    pair(lines, "up", flow(counters.up_bytes, counters.up_packets, up), Tone::Plain, ctx, width);
+    pair(lines, "down", flow(counters.down_bytes, counters.down_packets, down), Tone::Plain, ctx, width);
     let bad = counters.denied_packets + counters.spoofed_packets > 0;
     let denied = format!(
         "{}, {} with a foreign source",
