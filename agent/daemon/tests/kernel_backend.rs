@@ -126,7 +126,7 @@ fn a_lane_of_a_killed_agent_goes_on_ends_on_time_and_is_taken_over() {
             break;
         }
     }
-    assert!(last <= short.deadline + Span::from_millis(20), "asked at {last:?}, the end was {:?}", short.deadline);
+    assert!(last <= short.deadline + Span::from_millis(200), "asked at {last:?}, the end was {:?}", short.deadline);
     assert!(network(&lab).contains(&interface(&short)), "its interface is still there");
     let _daemon = lab.daemon(&[("THINLANE_BACKEND", "kernel")]);
     assert_eq!(lab.controller.closing(short.id).reason, EndReason::Expired);

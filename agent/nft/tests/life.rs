@@ -62,6 +62,11 @@ impl Prober {
     }
 }
 
+/// How late an answer may be noted. A machine that is emulated needs more than one that is not.
+fn slack() -> i128 {
+    std::env::var("THINLANE_TEST_SLACK_MS").map_or(20, |text| text.parse().expect("milliseconds"))
+}
+
 fn millis_after(last: Instant, moment: Instant) -> i128 {
     match last.checked_duration_since(moment) {
         Some(after) => after.as_millis() as i128,
@@ -75,15 +80,14 @@ fn running_flows_stop_at_expiry_with_nobody_acting() {
         let lab = Lab::new();
         let mut nft = lab.nft();
         serve(&lab.device, PORT);
-        let opened = Instant::now();
         nft.open_lane(&Lane { remaining: Span::from_millis(1500), ..lane(protocol) }).expect("the lane");
-        let deadline = opened + Duration::from_millis(1500);
+        let deadline = Instant::now() + Duration::from_millis(1500);
         // Nobody is there to act.
         drop(nft);
         let prober = start(&lab);
         std::thread::sleep(Duration::from_millis(2300));
         let after = millis_after(prober.last(), deadline);
-        assert!((-250..=20).contains(&after), "{protocol}: the last answer came {after} ms after the deadline");
+        assert!((-250..=slack()).contains(&after), "{protocol}: the last answer came {after} ms after the deadline");
     }
 }
 
@@ -103,8 +107,8 @@ fn a_device_that_talks_on_is_cut_off_at_expiry_too() {
         }
     });
     went.recv_timeout(Duration::from_secs(5)).expect("ready");
-    let opened = Instant::now();
     nft.open_lane(&Lane { remaining: Span::from_millis(800), ..lane(Protocol::Udp) }).expect("the lane");
+    let opened = Instant::now();
     let last = lab.engineer.within(|| {
         let socket = UdpSocket::bind((ENGINEER, 0)).expect("bind");
         socket.set_read_timeout(Some(Duration::from_millis(600))).expect("timeout");
@@ -117,7 +121,7 @@ fn a_device_that_talks_on_is_cut_off_at_expiry_too() {
         last.expect("data")
     });
     let after = millis_after(last, opened + Duration::from_millis(800));
-    assert!((-250..=20).contains(&after), "the last packet came {after} ms after the deadline");
+    assert!((-250..=slack()).contains(&after), "the last packet came {after} ms after the deadline");
     let state = nft.lanes().expect("state")[0];
     assert!(state.late_packets > 20 && !state.is_open() && state.chain_present, "{state:?}");
 }
@@ -152,8 +156,8 @@ fn an_extended_lane_outlives_its_first_deadline_and_ends_at_the_second() {
     nft.open_lane(&Lane { remaining: Span::from_millis(700), ..lane(Protocol::Udp) }).expect("the lane");
     let prober = Prober::udp(&lab);
     std::thread::sleep(Duration::from_millis(300));
-    let extended = Instant::now();
     nft.extend_lane(session(1), Span::from_millis(1500)).expect("extend");
+    let extended = Instant::now();
     let state = nft.lanes().expect("state")[0];
     for left in [state.up, state.down] {
         let left = left.expect("open").as_millis();
@@ -161,7 +165,7 @@ fn an_extended_lane_outlives_its_first_deadline_and_ends_at_the_second() {
     }
     std::thread::sleep(Duration::from_millis(2200));
     let after = millis_after(prober.last(), extended + Duration::from_millis(1500));
-    assert!((-250..=20).contains(&after), "the last answer came {after} ms after the second deadline");
+    assert!((-250..=slack()).contains(&after), "the last answer came {after} ms after the second deadline");
     let error = nft.extend_lane(session(1), Span::from_secs(5)).expect_err("it has expired");
     assert!(matches!(error, NftError::NoLane(_)), "{error}");
     assert!(!nft.lanes().expect("state")[0].is_open());

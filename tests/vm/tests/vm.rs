@@ -25,7 +25,7 @@ const PLAN: &[Part] = &[
             "running_flows_stop_at_expiry_with_nobody_acting",
             "an_expired_lane_is_closed_with_its_counters_and_its_chains_are_swept_later",
         ],
-        &[],
+        &[("THINLANE_TEST_SLACK_MS", "250")],
     ),
     ("agent/nft", "table", &["a_flowtable_of_any_table_is_found_with_its_devices"], &[]),
     (
