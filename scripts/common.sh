@@ -23,7 +23,7 @@ as_root() {
     [ "$(id -u)" = 0 ] && return
     command -v sudo >/dev/null || die "network namespaces need root and sudo is not here" "run $0 as root"
     echo "Network namespaces need root: going on with sudo." >&2
-    exec sudo --preserve-env=PATH,HOME,CARGO_HOME,RUSTUP_HOME,CARGO_TARGET_DIR,THINLANE_PROFILE,THINLANE_BIN,THINLANE_LAB,NO_COLOR "$0" "$@"
+    exec sudo --preserve-env=PATH,HOME,CARGO_HOME,RUSTUP_HOME,CARGO_TARGET_DIR,RUSTC_WORKSPACE_WRAPPER,CLIPPY_ARGS,THINLANE_PROFILE,THINLANE_BIN,THINLANE_LAB,NO_COLOR "$0" "$@"
 }
 
 # need COMMAND:PACKAGE ... (or py/MODULE:PACKAGE, for Debian's own Python)  installs the packages whose command is missing; quiet unless it fails.

@@ -105,8 +105,8 @@ impl Config {
             let read = files::read_bounded(&path, MOST);
             if let Some(bytes) = read.map_err(|source| ConfigError::Read { path: path.clone(), source })? {
                 let text = String::from_utf8_lossy(&bytes);
-                let config = Self::parse(&text)
-                    .map_err(|error| ConfigError::Syntax { path: path.clone(), message: error.to_string() })?;
+                let config =
+                    Self::parse(&text).map_err(|message| ConfigError::Syntax { path: path.clone(), message })?;
                 return Ok((config, Some(path)));
             }
         }
@@ -116,9 +116,12 @@ impl Config {
         }
     }
 
-    /// Reads the text of a file; the error names line, column and key.
-    pub fn parse(text: &str) -> Result<Self, toml::de::Error> {
-        toml::from_str(text)
+    /// Reads the text of a file; the error is one line that names the line and what is wrong there.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        toml::from_str(text).map_err(|error: toml::de::Error| {
+            let before = error.span().map_or("", |span| text.get(..span.start).unwrap_or(text));
+            format!("line {}: {}", before.matches('\n').count() + 1, error.message().replace('\n', ", "))
+        })
     }
 }
 
@@ -216,7 +219,7 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_refused_with_its_line_and_name() {
-        let error = Config::parse("lan = []\n[ceiling]\nasets = []\n").expect_err("a wrong key").to_string();
+        let error = Config::parse("lan = []\n[ceiling]\nasets = []\n").expect_err("a wrong key");
         assert!(error.contains("line 3") && error.contains("asets") && error.contains("assets"), "{error}");
     }
 

@@ -30,6 +30,11 @@ impl Failure {
         Self { code, what: what.to_string(), next: None }
     }
 
+    /// As `thinlane --json` tells a failure.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::json!({"schema": 1, "error": {"message": self.what, "next": self.next, "exit": self.code}})
+    }
+
     #[must_use]
     pub fn next(mut self, next: impl fmt::Display) -> Self {
         self.next = Some(next.to_string());

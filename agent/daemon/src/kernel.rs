@@ -119,7 +119,12 @@ impl Kernel {
         while let Some(found) = self.link.interface(INTERFACE).context("cannot look at the interfaces")? {
             if began.elapsed() > PREDECESSOR {
                 let alias = found.alias.unwrap_or_default();
-                bail!("another agent, or something else, holds the interface {INTERFACE} (alias {alias:?})");
+                let whose = if alias.starts_with(ALIAS) {
+                    "another agent holds the interface tl0; end it, or find its run directory: ps ax | grep thinlane-agent"
+                } else {
+                    "another program holds the interface tl0; `ip -d link show tl0` shows what it is, `ip link del tl0` removes it"
+                };
+                bail!("{whose}");
             }
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -92,15 +92,31 @@ enum Command {
     Version,
 }
 
+impl Command {
+    fn wants_json(&self) -> bool {
+        match self {
+            Command::Check(args) => args.json,
+            Command::Status(args) => args.json,
+            Command::Isolate(args) => args.json,
+            _ => false,
+        }
+    }
+}
+
 fn main() -> ExitCode {
     // Rust ignores SIGPIPE; a pager that is left early must not turn into a panic message.
     let cli = Cli::parse();
     logging::start(cli.log_format, cli.log_level);
     let dirs = Dirs { dir: cli.dir, run: cli.run_dir };
+    let json = cli.command.wants_json();
     match run(cli.command, &dirs) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("thinlane-agent: {failure}");
+            if json {
+                eprintln!("{}", failure.json());
+            } else {
+                eprintln!("thinlane-agent: {failure}");
+            }
             ExitCode::from(failure.code)
         }
     }

@@ -21,19 +21,12 @@ impl Bucket {
     /// Takes one token, if there is one.
     #[must_use]
     pub(crate) fn take(&mut self, now: Boot) -> bool {
-        self.take_many(now, 1)
-    }
-
-    /// Takes `count` tokens or none.
-    #[must_use]
-    pub(crate) fn take_many(&mut self, now: Boot, count: u32) -> bool {
         let elapsed = self.filled.until(now).as_millis();
         self.filled = self.filled.max(now);
         self.tokens = self.tokens.saturating_add(elapsed.saturating_mul(self.rate)).min(self.burst);
-        let price = u64::from(count) * 1000;
-        let enough = self.tokens >= price;
+        let enough = self.tokens >= 1000;
         if enough {
-            self.tokens -= price;
+            self.tokens -= 1000;
         }
         enough
     }

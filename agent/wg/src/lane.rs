@@ -252,6 +252,11 @@ impl Lane {
         !self.guard.is_over(now) && self.handshake_budget.take(now)
     }
 
+    /// Its peer has never been here.
+    pub(crate) fn is_new(&self) -> bool {
+        self.handshakes == 0
+    }
+
     pub(crate) fn endpoint(&self) -> Option<SocketAddr> {
         self.endpoint
     }

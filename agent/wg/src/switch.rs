@@ -24,8 +24,8 @@ pub use fuzz::fuzz_device;
 
 /// Lanes of one device at once.
 pub(crate) const MOST: usize = 1024;
-/// MACs computed in a second to find an initiation's lane, each some 0.4 ms per thousand: a lane's costs one, so
-/// that 64 lanes look at 500 initiations.
+/// MACs computed in a second to find an initiation's lane, each some 0.4 ms per thousand: a lane that is looked at
+/// costs one, so that 64 lanes look at 500 initiations at least.
 const MACS_PER_SECOND: u32 = 32_000;
 /// Handshakes answered in a second by all lanes together, each some 0.2 ms of curve arithmetic.
 const HANDSHAKES_PER_SECOND: u32 = 100;
@@ -271,15 +271,26 @@ impl Switch {
     }
 
     /// Strangers' initiations and those from where a peer is have budgets of their own, so that a flood of the
-    /// first kind does not keep lanes from new keys.
+    /// first kind does not keep lanes from new keys. Looked at first: who has never been there, then who is there.
     fn lane_of_initiation(&mut self, datagram: &[u8], from: SocketAddr, now: Boot) -> Option<u32> {
-        let price = u32::try_from(self.lanes.len()).unwrap_or(u32::MAX);
         let known = self.lanes.values().any(|lane| lane.endpoint() == Some(from));
         let budget = if known { &mut self.macs_of_peers } else { &mut self.macs_of_strangers };
-        if !budget.take_many(now, price) {
-            return None;
+        let rank = |lane: &Lane| match (lane.is_new(), lane.endpoint() == Some(from)) {
+            (true, _) => 0,
+            (false, true) => 1,
+            (false, false) => 2,
+        };
+        for wanted in 0..=2 {
+            for (index, lane) in self.lanes.iter().filter(|(_, lane)| rank(lane) == wanted) {
+                if !budget.take(now) {
+                    return None;
+                }
+                if lane.mac1.matches(datagram) {
+                    return Some(*index);
+                }
+            }
         }
-        self.lanes.iter().find(|(_, lane)| lane.mac1.matches(datagram)).map(|(index, _)| *index)
+        None
     }
 
     fn may_handshake(&mut self, index: u32, now: Boot) -> bool {

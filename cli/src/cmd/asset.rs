@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use serde_json::json;
 use thinlane_model::{AssetName, Label, SiteName};
-use thinlane_wire::api::{self, AssetView, Done, ImportAssets, List, NewAsset};
+use thinlane_wire::api::{self, AssetView, Done, ErrorCode, ImportAssets, List, NewAsset};
 
 use super::csv;
 use crate::api::paths::{item, query};
@@ -110,13 +110,19 @@ pub async fn run(context: &Context, command: Asset) -> Result<()> {
             out.show(&json!({ "asset": asset, "removed": true }), |_| format!("{asset} is removed"))
         }
         Asset::Import { file } => {
-            let body = ImportAssets { assets: csv::read(&file)? };
+            let mut inventory = csv::read(&file)?;
+            let body = ImportAssets { assets: std::mem::take(&mut inventory.assets) };
             let size = serde_json::to_vec(&body).map_or(0, |bytes| bytes.len());
             if size > LARGEST_BODY {
                 return Err(Failure::failed(format!("{} assets are too many for one import", body.assets.len()))
                     .next(format!("split {} into {} files", file.display(), size / LARGEST_BODY + 1)));
             }
-            let added: List<AssetView> = client.post("/assets/import", &body).await?;
+            let added: List<AssetView> = client.post("/assets/import", &body).await.map_err(|mut failure| {
+                if failure.code == Some(ErrorCode::Invalid) {
+                    failure.message = inventory.located(&failure.message);
+                }
+                failure
+            })?;
             out.list(&added.items, "nothing was added", table)?;
             out.hint(&format!("{} added", text::count(added.items.len() as u64, "asset")));
             Ok(())

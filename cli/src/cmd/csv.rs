@@ -18,15 +18,38 @@ const COLUMNS: [&str; 6] = ["asset", "site", "address", "type", "criticality", "
 /// Those that every file must have.
 const NEEDED: usize = 4;
 
+/// Where each asset stands, by its name.
+type Lines = BTreeMap<String, u64>;
+
+/// An inventory and the line of each of its assets.
+pub struct Inventory {
+    name: String,
+    pub assets: Vec<NewAsset>,
+    lines: Lines,
+}
+
+impl Inventory {
+    /// The controller's complaints, which begin with an asset's name, with the line that each is about.
+    pub fn located(&self, complaints: &str) -> String {
+        let located = |complaint: &str| {
+            let line = complaint.split_once(": ").and_then(|(asset, _)| self.lines.get(asset));
+            line.map_or_else(|| complaint.to_owned(), |line| format!("{}:{line}: {complaint}", self.name))
+        };
+        format!("nothing was imported:\n  {}", complaints.lines().map(located).collect::<Vec<_>>().join("\n  "))
+    }
+}
+
 /// The assets of a file; the first complaints if there is anything to complain about.
-pub fn read(file: &Path) -> Result<Vec<NewAsset>> {
-    let text =
-        read_bounded(file, LARGEST)?.ok_or_else(|| Failure::failed(format!("{} does not exist", file.display())))?;
+pub fn read(file: &Path) -> Result<Inventory> {
+    let name = file.display();
+    let text = read_bounded(file, LARGEST)?.ok_or_else(|| {
+        Failure::failed(format!("{name} does not exist"))
+            .next(format!("give the path of a CSV file whose first line is {}", COLUMNS.join(",")))
+    })?;
     let complaints = match parse(&text) {
-        Ok(assets) => return Ok(assets),
+        Ok((assets, lines)) => return Ok(Inventory { name: name.to_string(), assets, lines }),
         Err(complaints) => complaints,
     };
-    let name = file.display();
     let mut lines: Vec<String> = complaints.iter().take(SHOWN).map(|complaint| format!("{name}:{complaint}")).collect();
     if complaints.len() > SHOWN {
         lines.push(format!("and {} more", complaints.len() - SHOWN));
@@ -36,7 +59,7 @@ pub fn read(file: &Path) -> Result<Vec<NewAsset>> {
 }
 
 /// Complaints are `LINE: what`.
-fn parse(text: &str) -> std::result::Result<Vec<NewAsset>, Vec<String>> {
+fn parse(text: &str) -> std::result::Result<(Vec<NewAsset>, Lines), Vec<String>> {
     // What spreadsheets put before UTF-8.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut reader =
@@ -48,11 +71,11 @@ fn parse(text: &str) -> std::result::Result<Vec<NewAsset>, Vec<String>> {
         let record = match record {
             Ok(record) => record,
             Err(error) => {
-                complaints.push(format!("{}: this is no CSV", error.position().map_or(0, csv::Position::line)));
+                complaints.push(format!("{}: this is no CSV", error.position().map_or(0, |at| line_of(text, at))));
                 break;
             }
         };
-        let line = record.position().map_or(0, csv::Position::line);
+        let line = record.position().map_or(0, |at| line_of(text, at));
         if record.len() > head.len() {
             complaints.push(format!("{line}: {} fields, but the first line has {}", record.len(), head.len()));
             continue;
@@ -70,7 +93,15 @@ fn parse(text: &str) -> std::result::Result<Vec<NewAsset>, Vec<String>> {
     if assets.is_empty() && complaints.is_empty() {
         complaints.push("2: there is no asset".to_owned());
     }
-    if complaints.is_empty() { Ok(assets) } else { Err(complaints) }
+    if complaints.is_empty() { Ok((assets, names)) } else { Err(complaints) }
+}
+
+/// The line on which what begins at `at` stands: the reader's own count lags behind CRLF and empty lines.
+fn line_of(text: &str, at: &csv::Position) -> u64 {
+    let at = usize::try_from(at.byte()).map_or(text.len(), |at| at.min(text.len()));
+    let (before, rest) = text.as_bytes().split_at(at);
+    let skipped = rest.iter().take_while(|byte| b"\r\n".contains(byte));
+    1 + before.iter().chain(skipped).filter(|byte| **byte == b'\n').count() as u64
 }
 
 /// Where each known column stands in this file.
@@ -130,8 +161,9 @@ mod tests {
                     rtu-7, north ,192.168.1.10,rtu,high,\"owner=acme; bay=7\"\r\n\
                     \r\n\
                     rtu-8,north,192.168.1.11,\"rtu, old\",,\r\n";
-        let assets = parse(text).expect("assets");
+        let (assets, lines) = parse(text).expect("assets");
         assert_eq!(assets.len(), 2);
+        assert_eq!(lines.values().copied().collect::<Vec<_>>(), [2, 4]);
         assert_eq!((assets[0].site.as_str(), assets[0].criticality), ("north", Criticality::High));
         assert_eq!(assets[0].labels.get("bay").map(String::as_str), Some("7"));
         assert_eq!((assets[1].kind.as_str(), assets[1].criticality), ("rtu, old", Criticality::Medium));
@@ -139,7 +171,7 @@ mod tests {
 
     #[test]
     fn columns_may_come_in_any_order_and_the_optional_ones_be_left_out() {
-        let assets = parse("type,address,site,asset\nplc,10.0.0.1,s,a\n").expect("assets");
+        let (assets, _) = parse("type,address,site,asset\nplc,10.0.0.1,s,a\n").expect("assets");
         assert_eq!(assets[0].asset.as_str(), "a");
     }
 
@@ -158,6 +190,14 @@ mod tests {
         let lines: Vec<&str> = complaints.iter().filter_map(|complaint| complaint.split(':').next()).collect();
         assert_eq!(lines, ["3", "4", "5", "6", "7", "8", "9"], "{complaints:?}");
         assert!(complaints[0].contains("10.0.0.256") && complaints[2].contains("line 2"), "{complaints:?}");
+    }
+
+    #[test]
+    fn what_the_controller_says_of_an_asset_names_its_line_too() {
+        let (assets, lines) = parse("asset,site,address,type\na,s,10.0.0.1,plc\n\nb,s,10.0.0.2,plc\n").expect("assets");
+        let inventory = Inventory { name: "sites.csv".to_owned(), assets, lines };
+        let told = inventory.located("b: there is an asset b already\nand 3 more");
+        assert_eq!(told, "nothing was imported:\n  sites.csv:4: b: there is an asset b already\n  and 3 more");
     }
 
     #[test]

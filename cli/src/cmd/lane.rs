@@ -28,6 +28,8 @@ use crate::lane::{LaneEvent, Reporter, Signals, activate, child, leftovers, pref
 const UP: Duration = Duration::from_secs(45);
 /// Logs of background lanes that are kept.
 const LOGS: usize = 20;
+/// The largest file that can be an earlier export, in bytes.
+const LARGEST_CONF: u64 = 64 * 1024;
 
 #[derive(Args)]
 pub struct Connect {
@@ -269,9 +271,22 @@ fn check_writable(file: &Path) -> Result<()> {
     if file.is_dir() {
         return Err(Failure::usage(format!("--config-out: {} is a directory", file.display())));
     }
+    if file.exists() && !replaceable(file) {
+        return Err(Failure::usage(format!(
+            "--config-out: {} is there and was not written by thinlane",
+            file.display()
+        ))
+        .next("name another file, or remove this one"));
+    }
     let probe = dir.join(format!(".thinlane-{}", std::process::id()));
     crate::home::write_private(&probe, b"", None)?;
     std::fs::remove_file(&probe).map_err(io(probe.display()))
+}
+
+/// An empty file, or an earlier export: nobody misses what it held.
+fn replaceable(file: &Path) -> bool {
+    let begin = crate::home::read_bounded(file, LARGEST_CONF).ok().flatten();
+    begin.is_some_and(|text| text.trim().is_empty() || text.starts_with("# Thinlane "))
 }
 
 async fn export(
@@ -454,6 +469,12 @@ mod tests {
         assert!(check_writable(dir.path()).is_err());
         std::fs::write(dir.path().join("file"), "").expect("written");
         assert!(check_writable(&dir.path().join("file/x.conf")).is_err());
+        assert!(check_writable(&dir.path().join("file")).is_ok(), "mktemp makes an empty one");
+        std::fs::write(dir.path().join("file"), "# Thinlane ses_1 to rtu-7\n").expect("written");
+        assert!(check_writable(&dir.path().join("file")).is_ok(), "an earlier export");
+        std::fs::write(dir.path().join("file"), "[Interface]\n").expect("written");
+        let failure = check_writable(&dir.path().join("file")).expect_err("somebody's own");
+        assert!(failure.message.contains("was not written by thinlane"), "{failure}");
     }
 
     #[test]

@@ -83,7 +83,12 @@ pub async fn run(context: &Context, command: Session) -> Result<()> {
             let site = site.map(|site| site.to_string());
             let path = query("/sessions", &[("active", on(active)), ("vendor", on(vendor)), ("site", site)]);
             let sessions: Vec<SessionView> = client.list(&path, usize::MAX).await?;
-            out.list(&sessions, "there is no such session", table)
+            let nothing = match (active, vendor) {
+                (true, _) => "no session is open",
+                (_, true) => "no session of an external person is there",
+                _ => "there is no session yet",
+            };
+            out.list(&sessions, nothing, table)
         }
         Session::Show { session } => {
             let session: SessionView = client.get(&item("sessions", session)).await?;
@@ -149,6 +154,9 @@ pub fn still_ending(session: &SessionView) -> Failure {
 async fn watch(context: &Context, client: &Client, session: Option<&str>) -> Result<()> {
     let path = session.map_or("/events".to_owned(), |session| verb("sessions", session, "events"));
     let mut failures = 0;
+    if session.is_none() {
+        context.out.hint("watching all sessions; Ctrl-C ends it");
+    }
     loop {
         match client.events(&path).await {
             Ok(mut stream) => {

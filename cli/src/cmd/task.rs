@@ -58,6 +58,16 @@ fn show(task: &TaskView) -> String {
         ("port", task.port.to_string()),
         ("default", time::duration(task.default_seconds)),
         ("longest", time::duration(task.max_seconds)),
+        (
+            "extensions",
+            match task.extend_seconds {
+                None => "by the engineer or ops, up to the longest".to_owned(),
+                Some(0) => "by ops alone".to_owned(),
+                Some(most) => {
+                    format!("by the engineer up to {} in all, by ops up to the longest", time::duration(most))
+                }
+            },
+        ),
         ("without controller", format!("closes after {}", time::duration(task.offline_seconds))),
         ("idle", task.idle_seconds.map(|secs| format!("closes after {}", time::duration(secs))).unwrap_or_default()),
         ("packets a second", task.limits.packets_per_second.map(|most| most.to_string()).unwrap_or_default()),

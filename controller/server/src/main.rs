@@ -21,6 +21,7 @@ mod tls;
 mod views;
 
 use std::io::IsTerminal;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -54,16 +55,27 @@ fn dispatch(cli: Cli) -> Result<Exit> {
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "thinlane-controller", &mut std::io::stdout());
         }
-        Command::Man { dir } => {
-            clap_mangen::generate_to(Cli::command(), &dir)
-                .with_context(|| format!("cannot write into {}", dir.display()))?;
-        }
+        Command::Man { dir } => man(&dir).with_context(|| format!("cannot write into {}", dir.display()))?,
         Command::Version if json => {
             println!("{}", serde_json::json!({"schema": 1, "version": env!("CARGO_PKG_VERSION")}));
         }
         Command::Version => println!("thinlane-controller {}", env!("CARGO_PKG_VERSION")),
     }
     Ok(Exit::Done)
+}
+
+/// Writes `thinlane-controller.8` and a page per command.
+fn man(dir: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    let mut command = Cli::command().disable_help_subcommand(true);
+    command.build();
+    let below = command.get_subcommands().map(|below| (format!("thinlane-controller-{}", below.get_name()), below));
+    for (name, command) in below.chain([("thinlane-controller".to_owned(), &command)]) {
+        let mut page = Vec::new();
+        clap_mangen::Man::new(command.clone()).section("8").render(&mut page)?;
+        std::fs::write(dir.join(format!("{name}.8")), page)?;
+    }
+    Ok(())
 }
 
 /// Logs to stderr; `THINLANE_LOG` says what, in the form of tracing's filters.

@@ -32,9 +32,9 @@ impl Bundled {
 pub enum BackupError {
     #[error(transparent)]
     Open(#[from] OpenError),
-    #[error("{} exists already", .0.display())]
+    #[error("{} exists already (next: name another file, or remove this one)", .0.display())]
     Exists(PathBuf),
-    #[error("{} is no backup of a controller", .0.display())]
+    #[error("{} is no backup of a controller (next: name a file that `thinlane-controller backup` wrote)", .0.display())]
     NoBackup(PathBuf),
     #[error("the files of the controller are larger than {MOST_BUNDLED} bytes together")]
     Large,

@@ -58,6 +58,9 @@ pub struct Need {
 pub struct Obligations {
     /// Time granted, in whole seconds; 0 when denied.
     pub seconds: u64,
+    /// Seconds that the engineer may add to it without asking anybody; absent: up to the longest that is permitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extend: Option<u64>,
     /// The fewest people who can meet all needs: the largest single one.
     pub approvals: u32,
     /// All roles that any need names.
@@ -139,6 +142,7 @@ fn permitted(
     let mut rules = vec![permit.id.clone()];
     let mut needs = Vec::new();
     let mut time = granted(asked, permit.max, task);
+    let (mut longest, mut extend) = (granted(task.max, permit.max, task), task.extend);
     if permit.approvals > 0 {
         needs.push(Need { rule: permit.id.clone(), approvals: permit.approvals, roles: permit.approver_roles.clone() });
     }
@@ -146,6 +150,8 @@ fn permitted(
         rules.push(rule.id.clone());
         reasons.push(format!("{} adds to it{}", rule.id, because(&rule.when)));
         time = time.min(rule.max.unwrap_or(time));
+        longest = longest.min(rule.max.unwrap_or(longest));
+        extend = extend.into_iter().chain(rule.extend).min();
         if rule.approvals > 0 {
             needs.push(Need { rule: rule.id.clone(), approvals: rule.approvals, roles: rule.approver_roles.clone() });
         }
@@ -162,7 +168,15 @@ fn permitted(
         0 => format!("`thinlane connect {}`", ask.asset.name),
         _ => format!("wait for {} ({})", plural(approvals, "approval"), list(&approver_roles)),
     };
-    let obligations = Obligations { seconds: time.as_secs(), approvals, approver_roles, needs };
+    let alone = longest.min(time + extend.unwrap_or(longest));
+    reasons.push(match (alone > time, longest > alone) {
+        (false, false) => "nobody may extend it".to_owned(),
+        (false, true) => format!("only ops may extend it, to {longest} in all"),
+        (true, false) => format!("the engineer or ops may extend it, to {longest} in all"),
+        (true, true) => format!("the engineer may extend it to {alone} in all, ops to {longest}"),
+    });
+    let obligations =
+        Obligations { seconds: time.as_secs(), extend: extend.map(Span::as_secs), approvals, approver_roles, needs };
     Decision { verdict: Verdict::Permit, rules, obligations, reasons, next }
 }
 

@@ -158,6 +158,7 @@ impl Build {
         let port = self.number(spot, "port", &raw.port, 1, i64::from(u16::MAX));
         let max = self.span(spot, "max", raw.max.as_ref())?.unwrap_or(MAX);
         let default = self.span(spot, "default", raw.default.as_ref())?.unwrap_or(DEFAULT.min(max));
+        let extend = self.extension(spot, raw.extend.as_ref())?;
         let offline = self.span(spot, "offline", raw.offline.as_ref())?.unwrap_or(OFFLINE);
         let idle = self.span(spot, "idle", raw.idle.as_ref())?;
         if let Some(wrong) = raw.default.as_ref().filter(|_| default > max) {
@@ -173,7 +174,7 @@ impl Build {
                 raw.connections.as_ref().and_then(|n| self.number(spot, "limits.connections", n, 1, most));
         }
         let (protocol, port) = (protocol?, port?);
-        Some(TaskProfile { title: title.clone(), protocol, port, default, max, offline, idle, limits })
+        Some(TaskProfile { title: title.clone(), protocol, port, default, max, extend, offline, idle, limits })
     }
 
     fn number<T: TryFrom<i64>>(
@@ -201,6 +202,14 @@ impl Build {
     }
 
     /// `None`: refused, and noted; `Some(None)`: not given.
+    /// How much an engineer may add; `0s` says nothing.
+    fn extension(&mut self, spot: &Spot<'_>, text: Option<&Spanned<String>>) -> Option<Option<Span>> {
+        match text.map(|text| text.get_ref().trim()) {
+            Some("0" | "0s" | "0m" | "0h") => Some(Some(Span::ZERO)),
+            _ => self.span(spot, "extend", text),
+        }
+    }
+
     fn span(&mut self, spot: &Spot<'_>, key: &str, text: Option<&Spanned<String>>) -> Option<Option<Span>> {
         let Some(text) = text else { return Some(None) };
         let span: Span = self.value(spot, key, "no duration", text)?;
@@ -231,13 +240,15 @@ impl Build {
             let spot = Spot { place, what: format!("require {}", short(raw.id.get_ref())) };
             let Some((id, when)) = self.head(&spot, &raw.id, &raw.when()) else { continue };
             let max = self.span(&spot, "max", raw.max.as_ref());
+            let extend = self.extension(&spot, raw.extend.as_ref());
             // A require that speaks of time alone asks for no approval besides.
-            let absent = u32::from(raw.max.is_none() || raw.approver_role.is_some());
+            let of_time = raw.max.is_some() || raw.extend.is_some();
+            let absent = u32::from(!of_time || raw.approver_role.is_some());
             let approvals =
                 raw.approvals.as_ref().map_or(Some(absent), |n| self.number(&spot, "approvals", n, 0, MOST_APPROVALS));
             let roles = self.approvers(&spot, raw.approver_role.as_ref());
-            if let (Some(max), Some(approvals), Some(approver_roles)) = (max, approvals, roles) {
-                self.requires.push(Require { id, when, max, approvals, approver_roles });
+            if let (Some(max), Some(extend), Some(approvals), Some(approver_roles)) = (max, extend, approvals, roles) {
+                self.requires.push(Require { id, when, max, extend, approvals, approver_roles });
             }
         }
         for rule in &file.forbid {

@@ -28,6 +28,7 @@ pub(crate) struct Task {
     pub port: Spanned<i64>,
     pub default: Option<Spanned<String>>,
     pub max: Option<Spanned<String>>,
+    pub extend: Option<Spanned<String>>,
     pub offline: Option<Spanned<String>>,
     pub idle: Option<Spanned<String>>,
     pub limits: Option<Limits>,
@@ -100,5 +101,10 @@ macro_rules! rule {
 }
 
 rule!(Permit { max: Option<Spanned<String>>, approvals: Option<Spanned<i64>>, approver_role: Option<Words>, });
-rule!(Require { max: Option<Spanned<String>>, approvals: Option<Spanned<i64>>, approver_role: Option<Words>, });
+rule!(Require {
+    max: Option<Spanned<String>>,
+    extend: Option<Spanned<String>>,
+    approvals: Option<Spanned<i64>>,
+    approver_role: Option<Words>,
+});
 rule!(Forbid {});

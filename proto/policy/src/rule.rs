@@ -19,6 +19,9 @@ pub struct TaskProfile {
     pub default: Span,
     /// The longest time of one session, extensions included.
     pub max: Span,
+    /// How much longer than approved an engineer may make a session without asking; absent: up to `max`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extend: Option<Span>,
     /// How long a lane may outlive the gateway's channel.
     pub offline: Span,
     /// End the session after this long without a packet.
@@ -59,6 +62,9 @@ pub struct Require {
     pub id: RuleId,
     pub when: Matcher,
     pub max: Option<Span>,
+    /// As the task's key of this name; the smallest counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extend: Option<Span>,
     pub approvals: u32,
     pub approver_roles: Roles,
 }

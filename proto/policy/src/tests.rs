@@ -229,6 +229,31 @@ fn a_require_may_shorten_and_then_asks_for_no_approval_besides() {
 }
 
 #[test]
+fn what_an_engineer_may_add_alone_is_the_least_that_task_and_requires_say() {
+    let tasks = |extend: &str| {
+        format!(
+            "[task.modbus-read]\ntitle = \"t\"\nprotocol = \"tcp\"\nport = 502\ndefault = \"30m\"\nmax = \"60m\"\n{extend}\n\
+             [[permit]]\nid = \"p\"\n"
+        )
+    };
+    let require = "[[require]]\nid = \"ops-extend\"\nextend = \"0s\"\n";
+    for (text, extend, said) in [
+        (tasks(""), None, "the engineer or ops may extend it, to 1h in all"),
+        (tasks("extend = \"10m\""), Some(600), "the engineer may extend it to 40m in all, ops to 1h"),
+        (tasks("extend = \"10m\"") + require, Some(0), "only ops may extend it, to 1h in all"),
+        (tasks("") + require + "max = \"30m\"\n", Some(0), "nobody may extend it"),
+    ] {
+        let mut it = asked();
+        it.time = Some(Span::from_secs(1800));
+        let policy = Policy::load(&[("a.toml", &text)]).expect("a policy");
+        let decision = policy.decide(&it.ask());
+        assert_eq!((decision.obligations.extend, decision.obligations.seconds), (extend, 1800), "{text}");
+        assert_eq!(decision.obligations.needs.len(), 1, "it asks for no approval of its own");
+        assert!(decision.reasons.iter().any(|reason| reason == said), "{said}: {:?}", decision.reasons);
+    }
+}
+
+#[test]
 fn a_policy_without_rules_denies() {
     let decision = policy("").decide(&asked().ask());
     assert_eq!(decision.verdict, Verdict::Deny);

@@ -147,8 +147,8 @@ pub enum Command {
         code_hash: String,
     },
     AddAsset(AssetSpec),
-    /// All or none; each with its line for error messages.
-    ImportAssets(Vec<(usize, AssetSpec)>),
+    /// All or none; a refusal names each asset that is in the way.
+    ImportAssets(Vec<AssetSpec>),
     RemoveAsset {
         asset: AssetName,
     },

@@ -204,6 +204,9 @@ pub struct Ended {
     /// Which way the lane took, where there were two and one was seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<thinlane_model::Path>,
+    /// The engineer's outer address and port, as the gateway or the relay last saw it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
     pub late_packets: u64,
     /// The gateway's signed record and its signature, base 64.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -224,6 +224,9 @@ pub struct Session {
     /// Which way the last handshake came that was seen; known where there are two.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carried: Option<Path>,
+    /// The engineer's outer address, known once the session has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint_seen: Option<String>,
     pub serial: u64,
     pub boot: BootId,
     /// On the gateway's boot clock.

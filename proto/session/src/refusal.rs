@@ -44,7 +44,7 @@ pub enum Refusal {
     Unknown { kind: &'static str, name: String },
     #[error("{name} names more than one {kind}")]
     Ambiguous { kind: &'static str, name: String },
-    #[error("there is a {kind} {name} already")]
+    #[error("there is {} {name} already", article(.kind))]
     Exists { kind: &'static str, name: String },
     #[error("{kind} {name} is {state}")]
     State { kind: &'static str, name: String, state: &'static str },
@@ -75,7 +75,7 @@ pub enum Refusal {
     #[error("the code is unknown, used or expired")]
     Code,
     #[error("{}", lines(.0))]
-    Import(Vec<(usize, Refusal)>),
+    Import(Vec<(String, Refusal)>),
 }
 
 impl Refusal {
@@ -125,6 +125,7 @@ impl Refusal {
             Unknown { kind: "request", .. } => "`thinlane request ls`".to_owned(),
             Unknown { kind: "session", .. } => "`thinlane session ls`".to_owned(),
             Unknown { kind: kind @ ("user" | "site" | "asset" | "task"), .. } => format!("`thinlane {kind} ls`"),
+            Unknown { kind: "lock on", .. } => "`thinlane lock ls`".to_owned(),
             Unknown { .. } => return None,
             Ambiguous { .. } => "give more letters of the id".to_owned(),
             Denied { .. } | Over { kind: "request", .. } => "make a new request".to_owned(),
@@ -138,8 +139,14 @@ impl Refusal {
             PoolEmpty { .. } => "configure a larger pool".to_owned(),
             NoPath { .. } => "run the controller with `--relay-public`, or give the site an endpoint".to_owned(),
             Code => "`thinlane site token` makes a new one".to_owned(),
-            WrongActor { .. } | NotYours { .. } | Exists { .. } | State { .. } | ApprovedAlready { .. } => return None,
-            Invalid { .. } | Import(_) => return None,
+            Exists { kind, name } => format!("choose another name, or look at it with `thinlane {kind} show {name}`"),
+            State { kind: kind @ ("request" | "session"), name, .. } => format!("`thinlane {kind} show {name}`"),
+            ApprovedAlready { .. } => {
+                "another approver is needed; `thinlane request show` says of which role".to_owned()
+            }
+            Invalid { field, .. } => return correction(field).map(str::to_owned),
+            Import(_) => "correct these and import the whole file again; nothing was taken".to_owned(),
+            WrongActor { .. } | NotYours { .. } | State { .. } => return None,
         })
     }
 
@@ -153,14 +160,36 @@ impl Refusal {
     }
 }
 
+/// What to write instead, by the field that was wrong.
+fn correction(field: &str) -> Option<&'static str> {
+    Some(match field {
+        "sponsor" => "name one of your own people with `--sponsor LOGIN` (`thinlane user ls`)",
+        "org" => "name the organisation with `--org ORG`, or leave `--sponsor` out",
+        "role" => "name at least one with `--role`",
+        "until" => "give a day to come: `--until 2030-12-31`",
+        "reason" => "say why in a few words: `--reason \"...\"`",
+        "name" => "give the person's name: `--name \"...\"`",
+        "address" => "give the device's own address in the site's LAN; `thinlane asset ls` shows those taken",
+        "label" => "write labels as KEY=VALUE",
+        "for" => "write a time as 30m or 1h30m",
+        "at" => "write the moment as 2030-12-31T08:00:00Z",
+        "user" => "ask another of ops or an admin",
+        _ => return None,
+    })
+}
+
+fn article(kind: &str) -> String {
+    format!("{} {kind}", if kind.starts_with(['a', 'e', 'i', 'o']) { "an" } else { "a" })
+}
+
 fn words(roles: &[Role]) -> String {
     roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(", ")
 }
 
-fn lines(errors: &[(usize, Refusal)]) -> String {
+fn lines(errors: &[(String, Refusal)]) -> String {
     const SHOWN: usize = 20;
     let mut text: Vec<String> =
-        errors.iter().take(SHOWN).map(|(line, refusal)| format!("line {line}: {refusal}")).collect();
+        errors.iter().take(SHOWN).map(|(asset, refusal)| format!("{asset}: {refusal}")).collect();
     if errors.len() > SHOWN {
         text.push(format!("and {} more", errors.len() - SHOWN));
     }

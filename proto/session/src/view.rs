@@ -34,7 +34,7 @@ impl World {
             ended_at: it.ended_at,
             end_reason: it.end_reason.or_else(|| it.ending.as_ref().map(|ending| ending.reason)),
             end_detail: it.end_detail.clone().or_else(|| it.ending.as_ref().and_then(|ending| ending.detail.clone())),
-            endpoint: seen.and_then(|seen| seen.endpoint.clone()),
+            endpoint: seen.and_then(|seen| seen.endpoint.clone()).or_else(|| it.endpoint_seen.clone()),
             path: seen.and_then(|seen| seen.path).unwrap_or_else(|| it.path()),
             path_reason: Some(why(it, seen.and_then(|seen| seen.path).or(it.carried))),
             backend: it.backend.clone(),
@@ -228,6 +228,7 @@ fn view_of_request(it: &Request) -> api::RequestView {
                     })
                     .collect(),
                 seconds: obligations.seconds,
+                extend_seconds: obligations.extend,
             },
             reasons: it.decision.reasons.clone(),
             policy_hash: it.policy_hash.clone(),

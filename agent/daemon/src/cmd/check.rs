@@ -28,7 +28,7 @@ pub use gather::has_wireguard;
 pub struct Check {
     /// Print one JSON object.
     #[arg(long)]
-    json: bool,
+    pub json: bool,
     /// Prove what is open, and look at nothing else: neither the network nor the machine.
     #[arg(long)]
     offline: bool,

@@ -27,7 +27,7 @@ pub struct Cleanup {
 /// Stops the daemon in good order, then removes table, interfaces, routes, connections and switches. Harmless where
 /// there is nothing; does all it can, then names what failed.
 pub fn cleanup(args: &Cleanup, dirs: &Dirs) -> Result<(), Failure> {
-    let lock = stop_daemon(dirs)?;
+    let (lock, stopped) = stop_daemon(dirs)?;
     refuse_strangers(dirs)?;
     let mut failed = Failed::default();
     failed.note("interfaces", remove_interfaces());
@@ -49,6 +49,13 @@ pub fn cleanup(args: &Cleanup, dirs: &Dirs) -> Result<(), Failure> {
     let failed = failed.0;
     drop(lock);
     if failed.is_empty() {
+        let stopped = if stopped { "the running agent was stopped; " } else { "" };
+        let identity = match (args.forget, dirs.identity().exists()) {
+            (true, _) => "; this gateway must be enrolled again".to_owned(),
+            (false, true) => format!("; its identity stays in {}", dirs.dir.display()),
+            (false, false) => String::new(),
+        };
+        eprintln!("{stopped}table, interfaces, connections and switches of the agent are gone{identity}");
         return Ok(());
     }
     Err(Failure::new(format_args!("not everything could be removed: {}", failed.join("; ")))
@@ -67,17 +74,17 @@ impl Failed {
     }
 }
 
-/// Has a running daemon end and takes its place; `None` where there is no run directory.
-fn stop_daemon(dirs: &Dirs) -> Result<Option<RunLock>, Failure> {
+/// Has a running daemon end and takes its place (`None` where there is no run directory); whether one was running.
+fn stop_daemon(dirs: &Dirs) -> Result<(Option<RunLock>, bool), Failure> {
     if !dirs.run.exists() {
-        return Ok(None);
+        return Ok((None, false));
     }
     let began = Instant::now();
     let mut asked = false;
     loop {
         let locked = RunLock::take(dirs).with_context(|| format!("cannot use {}", dirs.run.display()))?;
         if let Some(lock) = locked {
-            return Ok(Some(lock));
+            return Ok((Some(lock), asked));
         }
         if !asked {
             asked = true;

@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct StatusArgs {
     /// Print one JSON object.
     #[arg(long)]
-    json: bool,
+    pub json: bool,
     /// Say nothing, tell by the exit code: `live`: the agent answers; `ready`: enrolled, channel up, ruleset as
     /// intended, not isolated.
     #[arg(long, value_enum)]

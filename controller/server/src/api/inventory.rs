@@ -175,7 +175,7 @@ pub async fn add_asset(
     Ok((StatusCode::CREATED, Json(view.await.map_err(Problem::from)?)))
 }
 
-/// Adds many assets, all or none; an error names the lines, counted from 1.
+/// Adds many assets, all or none; an error names each asset that is in the way, on a line of its own.
 #[utoipa::path(post, path = "/assets/import", tag = "inventory", request_body = ImportAssets,
     responses((status = 201, body = List<AssetView>), Problems))]
 pub async fn import_assets(
@@ -183,12 +183,12 @@ pub async fn import_assets(
     caller: Caller,
     Body(body): Body<ImportAssets>,
 ) -> Answer<(StatusCode, Json<List<AssetView>>)> {
-    let specs: Vec<(usize, AssetSpec)> = (1..)
-        .zip(body.assets)
-        .map(|(line, new)| {
-            let spec = spec(new)
-                .map_err(|error| ErrorBody::new(ErrorCode::Invalid, format!("line {line}: {}", error.error.message)));
-            spec.map(|spec| (line, spec))
+    let specs: Vec<AssetSpec> = body
+        .assets
+        .into_iter()
+        .map(|new| {
+            let asset = new.asset.clone();
+            spec(new).map_err(|error| ErrorBody::new(ErrorCode::Invalid, format!("{asset}: {}", error.error.message)))
         })
         .collect::<Result<_, _>>()?;
     let views = app.core.write(move |step| {

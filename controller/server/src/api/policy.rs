@@ -162,6 +162,7 @@ fn decision_view(decision: &Decision, hash: &str) -> DecisionView {
                 })
                 .collect(),
             seconds: obligations.seconds,
+            extend_seconds: obligations.extend,
         },
         reasons: decision.reasons.clone(),
         policy_hash: hash.to_owned(),
@@ -184,6 +185,7 @@ fn view(name: &TaskName, task: &TaskProfile) -> TaskView {
         port: task.port,
         default_seconds: task.default.as_secs(),
         max_seconds: task.max.as_secs(),
+        extend_seconds: task.extend.map(Span::as_secs),
         offline_seconds: task.offline.as_secs(),
         idle_seconds: task.idle.map(Span::as_secs),
         limits: task.limits,

@@ -47,9 +47,9 @@ pub enum Command {
     },
     /// Print completions for a shell.
     Completions { shell: clap_complete::Shell },
-    /// Write the man page into a directory.
+    /// Write the man pages into a directory.
     Man {
-        #[arg(default_value = ".")]
+        #[arg(value_name = "DIR")]
         dir: PathBuf,
     },
     /// Print the version.

@@ -79,8 +79,17 @@ fn check(dir: &Path, json: bool) -> Result<Exit> {
         for error in &errors {
             println!("{error}");
         }
+        eprintln!(
+            "next: mend {}, then `thinlane-controller policy check {}` again",
+            plural(errors.len()),
+            dir.display()
+        );
     }
     Ok(if errors.is_empty() { Exit::Done } else { Exit::Failure })
+}
+
+fn plural(errors: usize) -> String {
+    if errors == 1 { "this line".to_owned() } else { format!("these {errors} lines") }
 }
 
 fn test(dir: &Path, json: bool) -> Result<Exit> {

@@ -174,11 +174,13 @@ impl<'a> Deciding<'a, '_> {
         }
         let reason = end_reason(session, closing.reason);
         let bounded_text = |text: String| Some(text).filter(|text| !text.is_empty() && text.len() <= MOST_RECORD);
+        let seen = self.world.observation(&session.id);
         let ended = Ended {
             counters: bounded(closing.counters),
             counters_final: true,
             last_handshake_at: plausible(closing.last_handshake_at),
-            path: self.world.observation(&session.id).and_then(|seen| seen.path),
+            path: seen.and_then(|seen| seen.path),
+            endpoint: seen.and_then(|seen| seen.endpoint.clone()),
             late_packets: closing.late_packets.min(super::MOST),
             record: bounded_text(closing.record),
             signature: bounded_text(closing.signature),

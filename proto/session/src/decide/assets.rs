@@ -29,7 +29,7 @@ impl Deciding<'_, '_> {
         Ok(Decided { events: vec![Event::AssetAdded { asset }], answer })
     }
 
-    pub(super) fn import_assets(&mut self, list: Vec<(usize, AssetSpec)>) -> Outcome {
+    pub(super) fn import_assets(&mut self, list: Vec<AssetSpec>) -> Outcome {
         self.person_with("importing assets", TECH)?;
         if list.is_empty() || list.len() > MOST_IMPORT {
             let problem = format!("1 to {MOST_IMPORT} assets at a time, not {}", list.len());
@@ -37,10 +37,11 @@ impl Deciding<'_, '_> {
         }
         let mut taken = Taken::default();
         let (mut assets, mut errors) = (Vec::new(), Vec::new());
-        for (line, spec) in list {
+        for spec in list {
+            let name = spec.asset.to_string();
             match self.asset(spec, &mut taken) {
                 Ok(asset) => assets.push(asset),
-                Err(refusal) => errors.push((line, refusal)),
+                Err(refusal) => errors.push((name, refusal)),
             }
         }
         if !errors.is_empty() {

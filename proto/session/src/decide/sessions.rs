@@ -156,6 +156,7 @@ impl<'a> Deciding<'a, '_> {
             relay,
             direct: site.endpoint.clone(),
             carried: None,
+            endpoint_seen: None,
             serial: world.meta.serial + 1,
             boot: clock.boot,
             deadline: clock.time + length,
@@ -229,6 +230,15 @@ impl<'a> Deciding<'a, '_> {
         let seconds = session.seconds + added;
         let decision = self.decide_again(person, asset, request, Span::from_secs(seconds))?;
         let most = self.within_account(person, decision.obligations.seconds)?;
+        let own = self.person("extending a session")?.login == session.user;
+        if let Some(alone) = decision.obligations.extend.filter(|most| own && seconds - request.seconds > *most) {
+            let reason = match alone {
+                0 => "the policy lets only ops extend this session".to_owned(),
+                _ => format!("you may add {} in all to the {} approved", secs(alone), secs(request.seconds)),
+            };
+            let next = format!("ask ops to run `thinlane extend {id} --for {} --reason \"...\"`", secs(added));
+            return Err(Refusal::PolicyDenied { reasons: vec![reason], next });
+        }
         if most < seconds {
             let reason = format!("a session of {} is permitted, this would be {}", secs(most), secs(seconds));
             let next = "make a new request for the time after this session".to_owned();

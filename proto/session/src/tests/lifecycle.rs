@@ -357,6 +357,26 @@ fn an_extension_is_a_later_grant_of_the_same_lane() {
 }
 
 #[test]
+fn the_policy_may_leave_extensions_to_ops() {
+    let mut lab = Lab::new();
+    let id = lab.open(600);
+    let extend = |seconds| Command::Extend { session: id, seconds, reason: "CODE-7".to_owned() };
+    for (most, alone) in [("10m", 600), ("0s", 0)] {
+        let rules = format!("{RULES}\n[[require]]\nid = \"ops-extend\"\nextend = \"{most}\"\n");
+        lab.policy = PolicyState::load(&[("t", TASKS), ("r", &rules)]);
+        if alone > 0 {
+            lab.take(person("alice"), extend(alone));
+            lab.arm(id, 101);
+        }
+        let refusal = lab.refuse(person("alice"), extend(1), ErrorCode::PolicyDenied);
+        assert!(refusal.next().is_some_and(|next| next.contains("ask ops")), "{refusal}");
+    }
+    lab.take(person("otto"), extend(900));
+    assert_eq!(lab.session(id).seconds, 600 + 600 + 900);
+    lab.check_replay();
+}
+
+#[test]
 fn ops_extend_an_engineers_session_within_what_the_policy_permits_the_engineer() {
     let mut lab = Lab::new();
     let id = lab.open(600);

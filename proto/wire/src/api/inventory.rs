@@ -123,6 +123,9 @@ pub struct TaskView {
     pub port: u16,
     pub default_seconds: u64,
     pub max_seconds: u64,
+    /// What an engineer may add without asking; absent: up to `max_seconds`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extend_seconds: Option<u64>,
     pub offline_seconds: u64,
     #[serde(default)]
     pub idle_seconds: Option<u64>,

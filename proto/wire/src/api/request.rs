@@ -91,6 +91,9 @@ pub struct ObligationsView {
     pub approvers: Vec<ApproverDemand>,
     /// The longest the session may be.
     pub seconds: u64,
+    /// What the engineer may add to it without asking; absent: as much as ops may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extend_seconds: Option<u64>,
 }
 
 /// So many approvals by holders of any of these roles.

@@ -7,7 +7,9 @@
 
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
@@ -62,6 +64,11 @@ struct Options {
     lanes: u32,
 }
 
+/// Lanes that an end opens in one moment.
+const AT_ONCE: u32 = 100;
+/// Between two of those that follow.
+const APART: Duration = Duration::from_millis(15);
+
 /// What a gateway's lane lets pass.
 #[derive(Debug, Clone, Copy)]
 struct Gate {
@@ -95,14 +102,19 @@ fn main() -> Result<()> {
     }));
     let mut device = Userspace::start(config)?;
     let mut link = Link::open()?;
-    for lane in open_lanes(&options, &mut device)? {
-        link.add_address(&options.interface, lane.0)?;
-        link.add_route(&options.interface, lane.1)?;
-    }
+    let at_once = options.lanes.min(AT_ONCE);
+    open_lanes(&options, 0..at_once, &mut device, &mut link)?;
     say(&json!({
         "event": "ready", "port": device.local_addr().port(), "offload": device.offload().to_string(),
         "pid": std::process::id(),
     }));
+    // Engineers do not come by the thousand in one moment, and a device answers only so many a second.
+    for number in at_once..options.lanes {
+        if options.endpoint.is_some() {
+            std::thread::sleep(APART);
+        }
+        open_lanes(&options, number..number + 1, &mut device, &mut link)?;
+    }
     while signals.wait().context("wait for a signal")? == Signal::SIGUSR1 {
         report(&mut device, "report");
     }
@@ -110,14 +122,13 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Opens all lanes; yields their two addresses.
-fn open_lanes(options: &Options, device: &mut Userspace) -> Result<Vec<(Ipv4Addr, Ipv4Addr)>> {
+/// Opens lanes, each with its address and route.
+fn open_lanes(options: &Options, which: Range<u32>, device: &mut Userspace, link: &mut Link) -> Result<()> {
     let private = secret(&options.private_file)?;
     let public = key::public_of(&private)?;
     let peer = public_key(&options.peer)?;
     let preshared = options.preshared_file.as_deref().map(secret).transpose()?;
-    let mut addresses = Vec::new();
-    for number in 0..options.lanes {
+    for number in which {
         let nth = |first: Ipv4Addr| Ipv4Addr::from_bits(first.to_bits().wrapping_add(number));
         let (address, allowed) = (nth(options.address), nth(options.peer_address));
         let (private, peer) = match number {
@@ -142,9 +153,10 @@ fn open_lanes(options: &Options, device: &mut Userspace) -> Result<Vec<(Ipv4Addr
             initiate: options.endpoint.is_some(),
             role,
         })?;
-        addresses.push((address, allowed));
+        link.add_address(&options.interface, address)?;
+        link.add_route(&options.interface, allowed)?;
     }
-    Ok(addresses)
+    Ok(())
 }
 
 /// The private key of an end's further lane: anybody can make it, which is what a benchmark wants.
