@@ -18,6 +18,8 @@ use crate::packet;
 
 mod fuzz;
 #[cfg(test)]
+mod soak;
+#[cfg(test)]
 mod tests;
 
 pub use fuzz::fuzz_device;
