@@ -1,7 +1,7 @@
 //! One end is ours, the other is `wireguard-go` set up with `wg`: both directions.
 //!
 //! `THINLANE_INTEROP="NAME=COMMAND LINE;.."` lets the same tests run with other programs, too: `scripts/bench wg --interop`
-//! does so with boringtun-cli and gotatun.
+//! does so with boringtun-cli and gotatun, and in an emulated machine with the kernel.
 
 mod lab;
 
@@ -106,8 +106,17 @@ const STOCK_PATIENCE: Duration = Duration::from_secs(24);
 fn with_each(act: impl Fn(&Program)) {
     for program in programs() {
         eprintln!("with {}", program.name);
+        let begun = Instant::now();
         act(&program);
+        told(&program, "", begun);
     }
+}
+
+/// A line for whoever asked for the whole table (`--nocapture`).
+fn told(program: &Program, which: &str, begun: Instant) {
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or_default();
+    println!("interop: {}: {test}{which}: good after {:.1} s", program.name, begun.elapsed().as_secs_f32());
 }
 
 fn tcp_echo(lab: &Lab) {
@@ -196,6 +205,49 @@ fn new_keys_are_made_whoever_asks_for_them() {
         echoes(&other.lab, STOCK_PATIENCE);
         other.gateway.wait_for(Event::Handshake(session(1)), SOON);
         assert_eq!(other.gateway.device.report(session(1)).expect("it is open").rekeys, 1);
+    });
+}
+
+/// Asks twice a second until keys must have been renewed by age alone; at most one answer may be lost on the way.
+fn echoes_for_two_minutes(lab: &Lab) {
+    let socket = udp_to(&lab.engineer, SocketAddr::from((DEVICE, PORT)));
+    let (begun, mut unanswered, mut buffer) = (Instant::now(), 0, [0; 2048]);
+    while begun.elapsed() < Duration::from_secs(128) {
+        socket.send(&[6; 1300]).expect("sent");
+        if socket.recv(&mut buffer).is_err() {
+            unanswered += 1;
+        }
+        std::thread::sleep(Duration::from_millis(400));
+    }
+    assert!(unanswered <= 1, "{unanswered} were not answered");
+}
+
+#[test]
+#[ignore = "takes two minutes: scripts/bench wg --interop runs it"]
+fn a_key_that_is_two_minutes_old_is_renewed_while_it_is_used() {
+    let programs = programs();
+    std::thread::scope(|scope| {
+        for program in &programs {
+            let begun = Instant::now();
+            scope.spawn(move || {
+                let mut one = StockGateway::up(program, 'k');
+                let _echo = echo(&one.lab.device, PORT);
+                echoes(&one.lab, SOON);
+                let before = one.stock.handshake();
+                echoes_for_two_minutes(&one.lab);
+                assert_eq!(one.engineer.device.report(session(1)).expect("it is open").rekeys, 1, "{}", program.name);
+                assert!(!one.stock.stamps() || one.stock.handshake() > before, "{} does not know of it", program.name);
+                told(program, "a key renewed by us", begun);
+            });
+            scope.spawn(move || {
+                let mut other = StockEngineer::up(program, 'l');
+                let _echo = echo(&other.lab.device, PORT);
+                echoes(&other.lab, Duration::from_secs(8));
+                echoes_for_two_minutes(&other.lab);
+                assert_eq!(other.gateway.device.report(session(1)).expect("it is open").rekeys, 1, "{}", program.name);
+                told(program, "a key renewed by it", begun);
+            });
+        }
     });
 }
 

@@ -165,3 +165,36 @@ async fn a_first_way_that_leads_nowhere_gives_way_to_the_second() {
     let first = tokio::time::timeout(Duration::from_secs(20), forward.event()).await;
     assert_eq!(first.expect("in time"), Some(Event::Handshake));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes two minutes: scripts/bench wg --interop runs it"]
+async fn a_key_that_is_two_minutes_old_is_renewed_under_a_running_connection() {
+    let gateway = Gateway::start(Protocol::Tcp);
+    let mut forward = open(&gateway, Protocol::Tcp).await;
+    let to = forward.local_addr();
+    let talking = program(move || {
+        let mut stream = talking(to);
+        let (begun, mut slowest) = (Instant::now(), Duration::ZERO);
+        while begun.elapsed() < Duration::from_secs(128) {
+            let asked = Instant::now();
+            stream.write_all(&[9; 3000]).expect("room");
+            let mut got = [0; 3000];
+            stream.read_exact(&mut got).expect("an echo");
+            assert!(got == [9; 3000]);
+            slowest = slowest.max(asked.elapsed());
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        slowest
+    });
+    let mut events = Vec::new();
+    let slowest = tokio::select! {
+        slowest = talking => slowest,
+        () = async {
+            while let Some(event) = forward.event().await {
+                events.push(event);
+            }
+        } => panic!("the lane ended"),
+    };
+    assert_eq!(events, [Event::Handshake], "one new key, and nothing that a person should know");
+    println!("interop: --forward: a key renewed under a connection, slowest answer {slowest:?}");
+}

@@ -3,12 +3,13 @@
 //! * [`Kernel`] is fetched as a package and unpacked into the target directory; nothing is installed.
 //! * [`Image`] is the machine's whole file system: busybox, kernel modules, programs with their libraries.
 //! * [`Machine`] boots it, runs [`Program`]s one after the other and hears over the serial line what came of them.
-//! * [`programs`] finds the test programs of this workspace.
+//! * [`plan`] names what runs; [`programs`] finds the test programs of this workspace.
 #![forbid(unsafe_code)]
 
 mod image;
 mod kernel;
 mod machine;
+pub mod plan;
 pub mod programs;
 
 use std::path::PathBuf;

@@ -2,18 +2,14 @@
 //!
 //! The machine boots once; each test here looks at its part of what it said.
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use thinlane_vm::{Kernel, Machine, Outcome, Program, cache, programs};
+use thinlane_vm::Outcome;
+use thinlane_vm::plan::{self, Part};
 
 /// For a machine that is busy with other things; a quiet one needs a tenth of it.
 const PATIENCE: Duration = Duration::from_secs(600);
-
-/// A crate's folder, one of its test programs, the tests of it that run, and their environment.
-type Part = (&'static str, &'static str, &'static [&'static str], &'static [(&'static str, &'static str)]);
 
 /// Which tests run there.
 const PLAN: &[Part] = &[
@@ -60,28 +56,7 @@ fn outcomes() -> &'static [Outcome] {
 }
 
 fn boot() -> Vec<Outcome> {
-    let names: BTreeSet<&str> = PLAN.iter().map(|(_, name, ..)| *name).collect();
-    let built = programs::build(&names.into_iter().collect::<Vec<_>>()).expect("the test programs are built");
-    let plan: Vec<Program> = PLAN
-        .iter()
-        .map(|(folder, name, tests, env)| {
-            let found = built.iter().find(|built| built.folder == *folder && built.name == *name);
-            let args = ["--test-threads=1", "--include-ignored", "--exact"];
-            Program {
-                label: format!("{folder}/tests/{name}.rs"),
-                path: found.unwrap_or_else(|| panic!("{folder} has no {name}")).path.clone(),
-                args: args.iter().chain(*tests).map(|word| (*word).to_owned()).collect(),
-                env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
-            }
-        })
-        .collect();
-    let kernel = Kernel::fetch(&cache()).expect("a kernel");
-    // The daemon's tests call its own program, which cargo puts two directories above them.
-    let agent =
-        built.iter().find(|built| built.folder == "agent/daemon").and_then(|built| built.path.ancestors().nth(2));
-    let files: Vec<PathBuf> = agent.into_iter().map(|dir| dir.join("thinlane-agent")).collect();
-    let machine = Machine::build(&cache(), &kernel, &plan, &files).expect("an image");
-    machine.run(PATIENCE).expect("the machine ran everything")
+    plan::run(PLAN, PATIENCE).expect("the machine ran everything")
 }
 
 /// All planned tests of one program passed, and none of them is missing.

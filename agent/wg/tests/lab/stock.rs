@@ -1,4 +1,5 @@
-//! Other people's WireGuard, set up with `wg`: `wireguard-go`, and whatever `THINLANE_INTEROP` names besides.
+//! Other people's WireGuard, set up with `wg`: `wireguard-go`, and whatever `THINLANE_INTEROP` names besides or, with
+//! `THINLANE_INTEROP_ONLY`, instead.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
@@ -14,14 +15,20 @@ use thinlane_model::{PublicKey, Secret};
 
 use super::{Process, run, until, within};
 
-/// A program that takes `wg`'s settings; the interface's name comes last.
+/// A program that takes `wg`'s settings, where the interface's name comes last; without words, the kernel.
 #[derive(Debug, Clone)]
 pub struct Program {
     pub name: String,
     words: Vec<String>,
 }
 
-/// `wireguard-go`, and each `NAME=COMMAND LINE` of `THINLANE_INTEROP`, which `;` separates.
+impl Program {
+    fn is_kernel(&self) -> bool {
+        self.words.is_empty()
+    }
+}
+
+/// `wireguard-go`, and each `NAME=COMMAND LINE` of `THINLANE_INTEROP`, which `;` separates; `kernel=` is the kernel.
 pub fn programs() -> Vec<Program> {
     let more = std::env::var("THINLANE_INTEROP").unwrap_or_default();
     let more = more.split(';').filter_map(|one| one.split_once('=')).map(|(name, line)| Program {
@@ -29,7 +36,8 @@ pub fn programs() -> Vec<Program> {
         words: line.split_whitespace().map(str::to_owned).collect(),
     });
     let debian = Program { name: "wireguard-go".to_owned(), words: vec!["wireguard-go".to_owned(), "-f".to_owned()] };
-    std::iter::once(debian).chain(more).collect()
+    let debian = std::env::var_os("THINLANE_INTEROP_ONLY").is_none().then_some(debian);
+    debian.into_iter().chain(more).collect()
 }
 
 /// One end that runs somebody else's program.
@@ -78,6 +86,10 @@ impl Stock {
     }
 
     fn launch(&mut self) {
+        if self.program.is_kernel() {
+            run(&format!("ip -n {} link add {} type wireguard", self.ns, self.interface));
+            return;
+        }
         let words: Vec<&str> = self.program.words.iter().map(String::as_str).chain([self.interface.as_str()]).collect();
         self.process = Some(Process::start(&self.ns, &words));
         until(Duration::from_secs(10), &format!("{} is up", self.program.name), || self.socket().exists());
@@ -120,14 +132,22 @@ impl Stock {
 
     /// Ends the program and starts it again with the same settings.
     pub fn restart(&mut self, far: &Far) {
-        self.process = None;
-        let _ = std::fs::remove_file(self.socket());
+        self.stop();
         let (ns, name) = (self.ns.clone(), self.interface.clone());
         until(Duration::from_secs(5), "the interface is gone", || {
             run(&format!("ip -n {ns} link show dev {name} 2>/dev/null || true")).is_empty()
         });
         self.launch();
         self.configure(self.listen, self.own, far);
+    }
+
+    fn stop(&mut self) {
+        self.process = None;
+        let _ = std::fs::remove_file(self.socket());
+        if self.program.is_kernel() {
+            let (ns, name) = (&self.ns, &self.interface);
+            run(&format!("ip -n {ns} link del {name} 2>/dev/null || true"));
+        }
     }
 
     /// Seconds since 1970 of the last handshake; 0: none yet.
@@ -150,8 +170,7 @@ impl Stock {
 
 impl Drop for Stock {
     fn drop(&mut self) {
-        self.process = None;
-        let _ = std::fs::remove_file(self.socket());
+        self.stop();
     }
 }
 
