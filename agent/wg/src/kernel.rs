@@ -7,6 +7,10 @@
 //! The kernel counts merged packets as one, and what a lane's rules deny is counted by the rules; of `Counters` this
 //! backend knows `spoofed_packets` alone. It answers nobody with a reset: that is the table's part.
 //!
+//! At the end of a lane the asset's connections are let go ([`challenge`]), and our own engineer's end resets its own. A
+//! stock client's are not: what its TCP expects could only be asked through the tunnel, and the answer takes a round trip
+//! for which the peer of a lane that is over would have to stay. Its connections end by their own timeouts.
+//!
 //! The thread sleeps while no handshake is awaited and no deadline is near. It dies with its process, and the interfaces
 //! do not: the table ends their lanes on time, and the next process removes them ([`Kernel::start`]).
 

@@ -4,7 +4,7 @@
 mod lab;
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -34,13 +34,18 @@ fn end(ns: &str, name: &str, offload: Offload) -> End {
 
 /// A lane whose ends may use so much.
 fn pair(lab: &Lab, protocol: Protocol, gateway: Offload, engineer: Offload) -> Pair {
+    pair_at(lab, protocol, gateway, engineer, GATEWAY_WAN.into())
+}
+
+/// The same, whose engineer dials `at`.
+fn pair_at(lab: &Lab, protocol: Protocol, gateway: Offload, engineer: Offload, at: IpAddr) -> Pair {
     let keys = Keys::new();
     let deadline = boot_in(LONG);
     let mut gateway = end(&lab.gateway, "tl0", gateway);
     gateway.device.open(gateway_spec(&keys, 1, tuple(protocol), deadline)).expect("a lane opens");
     lead(&lab.gateway, "tl0", None, ENGINEER);
     let mut engineer = end(&lab.engineer, "tl-one", engineer);
-    let endpoint = SocketAddr::from((GATEWAY_WAN, gateway.port()));
+    let endpoint = SocketAddr::from((at, gateway.port()));
     engineer.device.open(engineer_spec(&keys, 1, endpoint, ENGINEER)).expect("a lane opens");
     lead(&lab.engineer, "tl-one", Some(ENGINEER), DEVICE);
     engineer.wait_for(Event::Handshake(session(1)), Duration::from_secs(5));
@@ -153,6 +158,33 @@ fn datagrams_handed_over_as_one_arrive_each_as_it_was() {
         assert_eq!((counters.up_packets, counters.up_bytes), (310, bytes));
         assert_eq!((counters.down_packets, counters.down_bytes), (310, bytes));
         assert_eq!(counters.denied_packets, 0);
+    }
+}
+
+#[test]
+fn over_ipv6_datagrams_leave_and_arrive_together_too() {
+    let at: IpAddr = "fd77::2".parse().expect("an address");
+    // All of them at both ends; and one end that sends each alone, the other that takes each alone.
+    let alone = Offload { udp_send: false, ..Offload::ALL };
+    let apart = Offload { udp_receive: false, ..Offload::ALL };
+    for (gateway, engineer, together) in [(Offload::ALL, Offload::ALL, true), (apart, alone, false)] {
+        let lab = Lab::new();
+        let _echo = echo(&lab.device, PORT);
+        for (ns, address) in [(&lab.engineer, "fd77::1/64"), (&lab.gateway, "fd77::2/64")] {
+            run(&format!("ip -n {ns} addr add {address} dev wan nodad"));
+        }
+        let mut pair = pair_at(&lab, Protocol::Tcp, gateway, engineer, at);
+        let capture = Capture::start(&lab.gateway);
+        transfer(&lab);
+        let counters = settled(&mut pair);
+        assert!(counters.up_bytes >= 2_000_000 && counters.denied_packets == 0, "{counters:?}");
+        // No path was found on the way that does not carry it.
+        let has = kernel_has(&pair);
+        assert_eq!(pair.engineer.device.offload(), engineer.and(has));
+        assert_eq!(pair.gateway.device.offload(), gateway.and(has));
+        let longest = capture.seen().iter().filter(|seen| seen.bytes[0] >> 4 == 6).map(|seen| seen.bytes.len()).max();
+        let longest = longest.expect("the outer packets are IPv6");
+        assert_eq!(longest > 10_000, together, "the longest outer packet had {longest} bytes");
     }
 }
 

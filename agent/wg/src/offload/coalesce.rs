@@ -6,6 +6,10 @@
 //! continues it without a gap and differs in nothing but sequence number, length, id and checksum; a shorter one, or
 //! one that says PSH, is the run's last. Every checksum is verified before two packets become one, because the kernel
 //! is then told not to look. Packets of one flow never overtake each other.
+//!
+//! Only IPv4 is put together, because nothing else comes out of a lane: both ends of a lane have one IPv4 address (a /32),
+//! and the guard drops what is not between these two before it gets here. Should another packet come, it passes as it is.
+//! What carries a lane, outside, may be IPv6.
 
 use super::header::{HEADER, Header, Kind};
 use crate::packet::{IPV4_HEADER, TCP_HEADER, flag, number, sum};
