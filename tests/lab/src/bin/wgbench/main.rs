@@ -5,10 +5,13 @@
 //! this hour: the ratios say more than the rates.
 #![forbid(unsafe_code)]
 
+mod cost;
+mod crowd;
 mod figures;
 mod ground;
 mod peer;
 mod process;
+mod profile;
 mod rounds;
 mod tcp;
 mod udp;
@@ -39,6 +42,9 @@ struct Options {
     /// Only these rows (cable, ours, ours-plain, boringtun, boringtun-1, gotatun, wireguard-go, newest, openvpn, ..).
     #[arg(long, num_args = 1..)]
     only: Vec<String>,
+    /// Nothing but what the time of one flow is spent on, and memory with fifty lanes at work: half a minute.
+    #[arg(long)]
+    profile: bool,
     /// Two short rounds: about three minutes.
     #[arg(long)]
     quick: bool,
@@ -56,7 +62,7 @@ struct Options {
 /// Stands in the report: what is not measured here, and why.
 const ELSEWHERE: &[&str] = &[
     "kernel WireGuard: this kernel may have none; scripts/test boots one that has in an emulated machine, where only ratios mean something",
-    "the relay in between, and a recorded or filtered lane: `scripts/bench` measures whole lanes",
+    "a recorded or filtered lane: `scripts/bench` measures whole lanes",
 ];
 
 fn measure(options: &Options) -> Result<bool> {
@@ -83,6 +89,10 @@ fn measure(options: &Options) -> Result<bool> {
         idle: if quick { 15 } else { 30 },
         until: begun + Duration::from_secs(minutes * 60),
     };
+    if options.profile {
+        let (ground, keys) = (Ground::new(0)?, Keys::new(false)?);
+        return Ok(inside(&ground, &keys, &plan));
+    }
     let keys = Keys::new(peers.iter().any(|peer| matches!(peer.kind, Kind::OpenVpn)))?;
     let grounds = (0..peers.len()).map(Ground::new).collect::<Result<Vec<_>>>()?;
     let mut figures = Figures::default();
@@ -101,13 +111,15 @@ fn measure(options: &Options) -> Result<bool> {
         plan.probe.as_millis()
     );
     verdict::print_figures(&figures);
+    let mut all = true;
     let ours = peers.iter().position(|peer| peer.id == "ours");
     if let Some(ground) = ours.and_then(|at| grounds.get(at)) {
         verdict::print_lanes(&rounds::lanes(ground, &keys, &plan));
+        all &= inside(ground, &keys, &plan);
     }
     let foreign: Vec<String> =
         peers.iter().filter(|peer| peer.foreign() && !peer.pinned).map(|peer| peer.id.clone()).collect();
-    let all = verdict::print_gates(&figures, &foreign);
+    all &= verdict::print_gates(&figures, &foreign);
     if let Some(share) = figures::spread(&notes.kernel_share) {
         println!(
             "\nof our ends' processor time under TCP, {:.0} % is the kernel's (system calls and its network stack)",
@@ -122,6 +134,13 @@ fn measure(options: &Options) -> Result<bool> {
     }
     println!("took {} s", begun.elapsed().as_secs());
     Ok(all)
+}
+
+/// A look inside our own ends, which no comparison needs; says whether the budget of memory was kept.
+fn inside(ground: &Ground, keys: &Keys, plan: &Plan) -> bool {
+    let kept = verdict::print_crowd(&crowd::measure(ground, keys, plan));
+    profile::print(&profile::measure(ground, keys, plan.seconds));
+    kept
 }
 
 fn main() -> ExitCode {

@@ -6,12 +6,15 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use thinlane_model::{Boot, PublicKey, SessionId};
+use thinlane_relay::Shell;
 
 use crate::ground::{Folder, Ground, INNER, OUTER, shell, tag, until};
 use crate::process::{Cpu, Process};
 use crate::udp::{Echo, first_echo};
 
 const PORT: u16 = 51_820;
+const RELAY: u16 = 7443;
 const MTU: u16 = 1420;
 /// Longer than any of them needs; OpenVPN takes seconds.
 const UP: Duration = Duration::from_secs(20);
@@ -26,6 +29,8 @@ pub enum Kind {
         offload: &'static str,
         lanes: usize,
     },
+    /// Two of our devices that know the relay's address alone; it runs in this process, at the far end's host.
+    Relayed,
     /// A program that takes `wg`'s settings over a socket in /var/run/wireguard; the interface's name comes last.
     Uapi {
         program: PathBuf,
@@ -117,23 +122,25 @@ pub struct Tunnel {
     pub to: Ipv4Addr,
     /// From the start of the near end's process to the first answer through the tunnel; `None` for the cable.
     pub first: Option<Duration>,
+    _relay: Option<Shell>,
 }
 
 impl Tunnel {
     pub fn start(peer: &Peer, ground: &Ground, number: usize, keys: &Keys) -> Result<Self> {
         if matches!(peer.kind, Kind::Cable) {
-            return Ok(Self { ends: Vec::new(), to: OUTER[1], first: None });
+            return Ok(Self { ends: Vec::new(), to: OUTER[1], first: None, _relay: None });
         }
+        let relay = matches!(peer.kind, Kind::Relayed).then(|| relay(ground, keys)).transpose()?;
         let _echo = Echo::new(ground)?;
         let far = start_end(peer, ground, number, 1, keys).with_context(|| format!("{}, far end", peer.title))?;
-        if matches!(peer.kind, Kind::OpenVpn | Kind::Ours { .. }) {
+        if matches!(peer.kind, Kind::OpenVpn | Kind::Ours { .. } | Kind::Relayed) {
             // These set themselves up; the far end must listen before the near one speaks.
             std::thread::sleep(Duration::from_millis(400));
         }
         let begun = Instant::now();
         let near = start_end(peer, ground, number, 0, keys).with_context(|| format!("{}, near end", peer.title))?;
         first_echo(ground, INNER[1], UP).with_context(|| peer.title.clone())?;
-        Ok(Self { ends: vec![near, far], to: INNER[1], first: Some(begun.elapsed()) })
+        Ok(Self { ends: vec![near, far], to: INNER[1], first: Some(begun.elapsed()), _relay: relay })
     }
 
     pub fn cpu(&self) -> Cpu {
@@ -164,7 +171,14 @@ pub fn start_end(peer: &Peer, ground: &Ground, number: usize, end: usize, keys: 
     let name = interface(number, end);
     match &peer.kind {
         Kind::Cable => anyhow::bail!("a cable has no process"),
-        Kind::Ours { offload, lanes } => Process::start(ours(ground, core, end, &name, keys, offload, *lanes)?),
+        Kind::Ours { offload, lanes } => {
+            let wish = Wish { offload, lanes: *lanes, relayed: false };
+            Process::start(ours(ground, core, end, &name, keys, wish)?)
+        }
+        Kind::Relayed => {
+            let wish = Wish { offload: "all", lanes: 1, relayed: true };
+            Process::start(ours(ground, core, end, &name, keys, wish)?)
+        }
         Kind::Uapi { program, words } => {
             let program = program.display().to_string();
             let words: Vec<&str> = [&[program.as_str()], words.as_slice(), &[name.as_str()]].concat();
@@ -181,20 +195,28 @@ pub fn start_end(peer: &Peer, ground: &Ground, number: usize, end: usize, keys: 
     }
 }
 
-fn ours(
-    ground: &Ground,
-    core: Option<usize>,
-    end: usize,
-    name: &str,
-    keys: &Keys,
-    offload: &str,
+/// The relay at the far end's host, with one session.
+fn relay(ground: &Ground, keys: &Keys) -> Result<Shell> {
+    let shell = ground.within(1, || Shell::bind((OUTER[1], RELAY).into()))?.context("the relay")?;
+    let key = |end: usize| keys.public(end).parse::<PublicKey>();
+    shell.handle().open(SessionId::from_random([1; 5]), key(0)?, Some(key(1)?), Boot(u64::MAX))?;
+    Ok(shell)
+}
+
+/// How our device is to be started.
+#[derive(Clone, Copy)]
+struct Wish {
+    offload: &'static str,
     lanes: usize,
-) -> Result<Command> {
+    relayed: bool,
+}
+
+fn ours(ground: &Ground, core: Option<usize>, end: usize, name: &str, keys: &Keys, wish: Wish) -> Result<Command> {
     let program = std::env::current_exe()?.with_file_name("wgend").display().to_string();
     let (address, peer_address) = (INNER[end].to_string(), INNER[1 - end].to_string());
-    let (private, lanes) = (keys.private(end), lanes.to_string());
+    let (private, lanes) = (keys.private(end), wish.lanes.to_string());
     let listen = if end == 1 { format!("0.0.0.0:{PORT}") } else { "0.0.0.0:0".to_owned() };
-    let endpoint = format!("{}:{PORT}", OUTER[1]);
+    let endpoint = format!("{}:{}", OUTER[1], if wish.relayed { RELAY } else { PORT });
     let mut words = vec![
         program.as_str(),
         "--interface",
@@ -210,11 +232,11 @@ fn ours(
         "--listen",
         &listen,
         "--offload",
-        offload,
+        wish.offload,
         "--lanes",
         &lanes,
     ];
-    if end == 0 {
+    if end == 0 || wish.relayed {
         words.extend(["--endpoint", &endpoint, "--keepalive", "25"]);
     }
     Ok(ground.command(end, core, &words))
@@ -279,6 +301,7 @@ pub fn all(installed: &Path) -> (Vec<Peer>, Vec<String>) {
         Peer::new("cable", "bare veth", Kind::Cable),
         Peer::new("ours", "thinlane", Kind::Ours { offload: "all", lanes: 1 }),
         Peer::new("ours-plain", "thinlane, no TUN offload", Kind::Ours { offload: "udp", lanes: 1 }),
+        Peer::new("ours-relay", "thinlane, through the relay", Kind::Relayed),
     ];
     let mut uapi = |id: &str, title: &str, program: PathBuf, words: &[&'static str]| {
         if program.is_file() {

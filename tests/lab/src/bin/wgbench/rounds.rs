@@ -83,7 +83,8 @@ impl Turn<'_> {
         }
         let again = again + self.loaded(&tunnel, sample, notes)?;
         sample.insert(Metric::Retransmits, again);
-        if self.peer.id == "ours-plain" {
+        // What differs between our own rows shows in the flows; the search for the highest rate takes the longest.
+        if self.peer.id.starts_with("ours-") {
             return Ok(());
         }
         let sink = Sink::new(self.ground)?;

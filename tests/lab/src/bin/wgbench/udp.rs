@@ -15,7 +15,8 @@ use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, sendmmsg, s
 
 use crate::ground::Ground;
 
-const PORT: u16 = 5301;
+/// Where the sink listens.
+pub const PORT: u16 = 5301;
 const ECHO_PORT: u16 = 5302;
 const BATCH: usize = 32;
 /// How much is sent between two looks at the clock; short, so that no queue on the way is filled by the sender's bursts.
@@ -56,7 +57,7 @@ impl Sink {
     }
 
     /// The count once nothing has come for a while.
-    fn settled(&self) -> u64 {
+    pub fn settled(&self) -> u64 {
         let mut seen = self.count();
         let end = Instant::now() + Duration::from_secs(2);
         loop {

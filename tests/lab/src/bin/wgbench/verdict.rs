@@ -1,5 +1,6 @@
 //! The tables, and what they say about the gates.
 
+use crate::crowd::{self, Crowd};
 use crate::figures::{Figures, Metric, spread};
 use crate::rounds::Lanes;
 
@@ -143,4 +144,29 @@ pub fn print_lanes(lanes: &[anyhow::Result<Lanes>]) {
         let verdict = if each <= 24.0 { "gate reached" } else { "MISSED" };
         println!("  an idle lane costs {} KB   {verdict} (gate 24)", short(each));
     }
+}
+
+/// Memory with every lane at work, against its gate; says whether it was reached.
+pub fn print_crowd(seen: &anyhow::Result<Crowd>) -> bool {
+    println!("\nmemory with {} lanes at work (four TCP flows through one, datagrams through all)", crowd::LANES);
+    let seen = match seen {
+        Ok(seen) => seen,
+        Err(error) => {
+            println!("  not measured: {error:#}");
+            return true;
+        }
+    };
+    let [gate, aim] = crowd::GATE;
+    let verdict = match seen.loaded_mb {
+        mb if mb <= aim => "aim reached",
+        mb if mb <= gate => "gate reached",
+        _ => "MISSED",
+    };
+    println!(
+        "  resident, the larger end: {} MB idle, {} MB under load   {verdict} (gate {gate}, aim {aim})",
+        short(seen.idle_mb),
+        short(seen.loaded_mb)
+    );
+    println!("  meanwhile {} Mbit/s of TCP and {} datagrams arrived", short(seen.rate), seen.datagrams);
+    seen.loaded_mb <= gate
 }
