@@ -37,6 +37,8 @@ pub enum Kind {
         words: Vec<&'static str>,
     },
     OpenVpn,
+    /// The kernel's own, where it has one.
+    Kernel,
 }
 
 /// One row of the comparison.
@@ -123,12 +125,46 @@ pub struct Tunnel {
     /// From the start of the near end's process to the first answer through the tunnel; `None` for the cable.
     pub first: Option<Duration>,
     _relay: Option<Shell>,
+    _links: Vec<Link>,
+}
+
+/// An interface that no process owns; goes when this is dropped.
+struct Link {
+    space: String,
+    name: String,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        let _ = shell(&format!("ip -n {} link del {}", self.space, self.name));
+    }
+}
+
+/// An interface of the kernel's, with its keys and peer.
+fn kernel_end(ground: &Ground, number: usize, end: usize, keys: &Keys) -> Result<Link> {
+    let link = Link { space: ground.space(end).to_owned(), name: interface(number, end) };
+    shell(&format!("ip -n {} link add {} type wireguard", link.space, link.name))?;
+    configure(ground, end, &link.name, keys)?;
+    Ok(link)
 }
 
 impl Tunnel {
     pub fn start(peer: &Peer, ground: &Ground, number: usize, keys: &Keys) -> Result<Self> {
         if matches!(peer.kind, Kind::Cable) {
-            return Ok(Self { ends: Vec::new(), to: OUTER[1], first: None, _relay: None });
+            return Ok(Self { ends: Vec::new(), to: OUTER[1], first: None, _relay: None, _links: Vec::new() });
+        }
+        if matches!(peer.kind, Kind::Kernel) {
+            let (_echo, begun) = (Echo::new(ground)?, Instant::now());
+            let links = [1, 0].map(|end| kernel_end(ground, number, end, keys));
+            let links = links.into_iter().collect::<Result<Vec<_>>>()?;
+            first_echo(ground, INNER[1], UP).context("the kernel's WireGuard")?;
+            return Ok(Self {
+                ends: Vec::new(),
+                to: INNER[1],
+                first: Some(begun.elapsed()),
+                _relay: None,
+                _links: links,
+            });
         }
         let relay = matches!(peer.kind, Kind::Relayed).then(|| relay(ground, keys)).transpose()?;
         let _echo = Echo::new(ground)?;
@@ -140,7 +176,13 @@ impl Tunnel {
         let begun = Instant::now();
         let near = start_end(peer, ground, number, 0, keys).with_context(|| format!("{}, near end", peer.title))?;
         first_echo(ground, INNER[1], UP).with_context(|| peer.title.clone())?;
-        Ok(Self { ends: vec![near, far], to: INNER[1], first: Some(begun.elapsed()), _relay: relay })
+        Ok(Self {
+            ends: vec![near, far],
+            to: INNER[1],
+            first: Some(begun.elapsed()),
+            _relay: relay,
+            _links: Vec::new(),
+        })
     }
 
     pub fn cpu(&self) -> Cpu {
@@ -170,7 +212,7 @@ pub fn start_end(peer: &Peer, ground: &Ground, number: usize, end: usize, keys: 
     let core = peer.cores().map(|cores| cores[end]);
     let name = interface(number, end);
     match &peer.kind {
-        Kind::Cable => anyhow::bail!("a cable has no process"),
+        Kind::Cable | Kind::Kernel => anyhow::bail!("{} has no process", peer.title),
         Kind::Ours { offload, lanes } => {
             let wish = Wish { offload, lanes: *lanes, relayed: false };
             Process::start(ours(ground, core, end, &name, keys, wish)?)
