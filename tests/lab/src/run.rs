@@ -13,12 +13,21 @@ pub type Case = (&'static str, fn(&Lab) -> Result<()>);
 
 /// The main function of a test program: sets up the lab, runs what the arguments select, tears down.
 ///
-/// A word of the arguments selects the cases whose names contain it.
+/// A word of the arguments selects the cases whose names contain it; `--skip WORD` leaves such cases out.
 pub fn main(lab_name: &str, cases: &[Case]) -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let filters: Vec<&String> = arguments.iter().filter(|word| !word.starts_with('-')).collect();
-    let named = |(name, _): &&Case| filters.iter().any(|filter| name.contains(filter.as_str()));
-    let chosen: Vec<&Case> = cases.iter().filter(|case| filters.is_empty() || named(case)).collect();
+    let (mut filters, mut skipped) = (Vec::new(), Vec::new());
+    let mut words = arguments.iter();
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--skip" => skipped.extend(words.next()),
+            flag if flag.starts_with('-') => {}
+            _ => filters.push(word),
+        }
+    }
+    let any = |words: &[&String], (name, _): &Case| words.iter().any(|word| name.contains(word.as_str()));
+    let chosen: Vec<&Case> =
+        cases.iter().filter(|case| (filters.is_empty() || any(&filters, case)) && !any(&skipped, case)).collect();
     if arguments.iter().any(|word| word == "--list") {
         cases.iter().for_each(|(name, _)| println!("{name}: test"));
         return ExitCode::SUCCESS;

@@ -225,7 +225,9 @@ fn the_closing_record_counts_exactly(lab: &Lab) -> Result<()> {
         .good()?;
     let sent = out.lines_json().last().and_then(|end| end["sent"].as_u64()).context("an end")?;
     lab.thinlane("erik", &["release", &lane.session]).run()?.good()?;
-    let counters = lane.show()?["counters"].clone();
+    let shown = lane.show()?;
+    ensure!(shown["endpoint"].is_string(), "where the engineer came from is known afterwards too: {shown}");
+    let counters = shown["counters"].clone();
     ensure!(
         counters["up_packets"] == sent && counters["up_bytes"] == sent * 128,
         "{sent} sent of 128 bytes: {counters}"
