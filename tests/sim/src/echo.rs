@@ -69,7 +69,7 @@ pub fn run(plan: &Plan) -> anyhow::Result<()> {
     let payload: Vec<u8> = (0..plan.size).map(|at| at as u8).collect();
     let mut buffer = vec![0; 65536];
     let (mut sent, mut received, mut answered) = (0u64, 0u64, Instant::now());
-    let mut last_ms = 0.0;
+    let (mut last_ms, mut asked) = (0.0, Instant::now());
     let mut next = Instant::now();
     let end = loop {
         if started.elapsed() > plan.length.to_std() {
@@ -80,6 +80,7 @@ pub fn run(plan: &Plan) -> anyhow::Result<()> {
         }
         if Instant::now() >= next {
             next += plan.every.to_std();
+            asked = Instant::now();
             match pipe.send(&payload) {
                 Ok(()) => sent += 1,
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => break "reset",
@@ -95,7 +96,7 @@ pub fn run(plan: &Plan) -> anyhow::Result<()> {
                 received += read as u64;
                 answered = Instant::now();
                 last_ms = now_ms();
-                println!("{}", serde_json::json!({"at_ms": last_ms, "bytes": read}));
+                println!("{}", serde_json::json!({"at_ms": last_ms, "bytes": read, "rtt_ms": asked.elapsed().as_secs_f64() * 1000.0}));
             }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
             Err(error) if error.kind() == ErrorKind::ConnectionReset => break "reset",

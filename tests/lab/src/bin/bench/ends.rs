@@ -4,10 +4,13 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use thinlane_lab::{Lab, now_ms, wait_until};
+use thinlane_lab::{Background, Lab, now_ms, wait_until};
 
 use crate::api::Api;
 use crate::table::Table;
+
+/// Where the lab's relay listens.
+const RELAY: &str = "198.51.100.2";
 
 pub fn activation(lab: &Lab, api: &Api, table: &mut Table, runs: usize) -> Result<()> {
     let mut seen = Vec::new();
@@ -53,6 +56,38 @@ pub fn expiry_alive(lab: &Lab, table: &mut Table, runs: usize) -> Result<()> {
     }
     table.row("expiry: last packet after the deadline, agent alive", "ms", &seen, Some(20.0));
     Ok(())
+}
+
+/// How much slower a lane answers while somebody floods the relay with initiations that are none, 2 000 a second and
+/// as fast as one sender can.
+pub fn flooded(lab: &Lab, table: &mut Table) -> Result<()> {
+    let lane = lab.lane("north-plc1", "echo-udp", "5m")?;
+    let answers = |length: &str| -> Result<Vec<f64>> {
+        let out = lane.echo("udp", "10ms", length)?.finish(30_000)?;
+        Ok(out.lines_json().iter().filter_map(|line| line["rtt_ms"].as_f64()).collect())
+    };
+    let calm = answers("5s")?;
+    table.row("answer through a lane, relay calm", "ms", &calm, None);
+    for (rate, title) in [("-i u500", "2 000 bogus initiations a second"), ("--flood", "bogus initiations without end")] {
+        let flood = format!(
+            "printf '\\001\\000\\000\\000' >bogus; head -c 144 /dev/urandom >>bogus; \
+             exec timeout 12 hping3 -q -2 -p 7443 {rate} -d 148 -E bogus {RELAY} >/dev/null 2>&1"
+        );
+        let flood = Background::start(lab.on("south", &["sh", "-c", &format!("cd \"$(mktemp -d)\"; {flood}")]))?;
+        sleep(Duration::from_secs(1));
+        let busy = answers("5s")?;
+        drop(flood);
+        table.row(&format!("the same, {title}"), "ms", &busy, None);
+        let ratio = median(&busy) / median(&calm);
+        table.row("  slower by (medians)", "x", &[ratio], Some(2.0));
+    }
+    Ok(())
+}
+
+fn median(seen: &[f64]) -> f64 {
+    let mut sorted = seen.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// Only the nftables lane is left to hold.

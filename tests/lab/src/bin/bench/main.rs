@@ -25,6 +25,7 @@ fn measure(lab: &Lab, table: &mut Table, runs: usize) -> Result<()> {
     ends::kill(lab, &api, table, runs)?;
     ends::expiry_alive(lab, table, runs.min(20))?;
     ends::expiry_killed(lab, table, runs.min(10))?;
+    ends::flooded(lab, table)?;
     memory::fifty_lanes(lab, &api, table)?;
     memory::finish_idle_count(lab, "south", &idle, table)
 }
