@@ -96,7 +96,10 @@ pub fn run(plan: &Plan) -> anyhow::Result<()> {
                 received += read as u64;
                 answered = Instant::now();
                 last_ms = now_ms();
-                println!("{}", serde_json::json!({"at_ms": last_ms, "bytes": read, "rtt_ms": asked.elapsed().as_secs_f64() * 1000.0}));
+                println!(
+                    "{}",
+                    serde_json::json!({"at_ms": last_ms, "bytes": read, "rtt_ms": asked.elapsed().as_secs_f64() * 1000.0})
+                );
             }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
             Err(error) if error.kind() == ErrorKind::ConnectionReset => break "reset",
