@@ -6,21 +6,23 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE};
-use netlink_packet_route::AddressFamily;
-use netlink_packet_route::RouteNetlinkMessage as Message;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
-use netlink_packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkMessage};
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
-};
 
+mod message;
 pub(crate) mod rules;
 mod socket;
 #[cfg(test)]
 mod tests;
 
+use message::{Message, RouteHead, attribute, ifa, ifla, rta};
 pub use socket::LinkError;
 use socket::Socket;
+
+/// `IN6_ADDR_GEN_MODE_NONE` (include/uapi/linux/if_link.h).
+const NO_ADDRESS: u8 = 1;
+/// `IFF_UP`.
+const UP: u32 = libc::IFF_UP as u32;
+/// `AF_INET6` as an attribute's number.
+const INET6: u16 = libc::AF_INET6 as u16;
 
 /// What the ifalias of every interface of ours begins with.
 pub const ALIAS: &str = "thinlane";
@@ -62,35 +64,28 @@ impl Link {
     /// index.
     pub fn set_up(&mut self, name: &str, alias: &str, mtu: u32, queue: u32) -> Result<u32, LinkError> {
         let index = self.index(name)?;
-        let mut message = LinkMessage::default();
-        message.header.index = index;
-        message.attributes.push(LinkAttribute::IfAlias(alias.to_owned()));
-        message.attributes.push(LinkAttribute::Mtu(mtu));
-        message.attributes.push(LinkAttribute::TxQueueLen(queue));
-        self.change("set the interface's alias and MTU", Message::SetLink(message), 0)?;
+        let message = Message::link(libc::RTM_SETLINK, index, 0)
+            .with(ifla::IFALIAS, alias)
+            .with_word(ifla::MTU, mtu)
+            .with_word(ifla::TXQLEN, queue);
+        self.change("set the interface's alias and MTU", message, 0)?;
 
-        let mut message = LinkMessage::default();
-        message.header.index = index;
-        let quiet = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
-        message.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![quiet])]));
-        match self.change("switch off IPv6 addresses", Message::SetLink(message), 0) {
+        let quiet = attribute(INET6, &attribute(ifla::INET6_ADDR_GEN_MODE, &[NO_ADDRESS]));
+        let message = Message::link(libc::RTM_SETLINK, index, 0).with(ifla::AF_SPEC, quiet);
+        match self.change("switch off IPv6 addresses", message, 0) {
             // A machine without IPv6 makes none anyway.
             Err(error) if error.is_one_of(&[libc::EAFNOSUPPORT, libc::EOPNOTSUPP, libc::EINVAL]) => {}
             result => result?,
         }
 
-        let mut message = LinkMessage::default();
-        message.header.index = index;
-        message.header.flags = LinkFlags::Up;
-        message.header.change_mask = LinkFlags::Up;
-        self.change("bring the interface up", Message::SetLink(message), 0)?;
+        self.change("bring the interface up", Message::link(libc::RTM_SETLINK, index, UP), 0)?;
         Ok(index)
     }
 
     /// Every interface.
     pub fn interfaces(&mut self) -> Result<Vec<Interface>, LinkError> {
-        let answers = self.socket.ask("list interfaces", Message::GetLink(LinkMessage::default()), NLM_F_DUMP)?;
-        Ok(answers.into_iter().filter_map(interface).collect())
+        let answers = self.socket.ask("list interfaces", Message::link(libc::RTM_GETLINK, 0, 0), NLM_F_DUMP)?;
+        Ok(answers.iter().filter_map(interface).collect())
     }
 
     /// The interfaces whose ifalias begins with `thinlane`.
@@ -102,10 +97,9 @@ impl Link {
 
     /// One interface by name.
     pub fn interface(&mut self, name: &str) -> Result<Option<Interface>, LinkError> {
-        let mut message = LinkMessage::default();
-        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
-        match self.socket.ask("look up an interface", Message::GetLink(message), 0) {
-            Ok(answers) => Ok(answers.into_iter().find_map(interface)),
+        let message = Message::link(libc::RTM_GETLINK, 0, 0).with(ifla::IFNAME, name);
+        match self.socket.ask("look up an interface", message, 0) {
+            Ok(answers) => Ok(answers.iter().find_map(interface)),
             Err(error) if error.is_one_of(&[libc::ENODEV]) => Ok(None),
             Err(error) => Err(error),
         }
@@ -119,22 +113,20 @@ impl Link {
 
     /// Takes an interface away by its index, which no later one gets; whether it was there.
     pub fn delete_index(&mut self, index: u32) -> Result<bool, LinkError> {
-        let mut message = LinkMessage::default();
-        message.header.index = index;
-        self.remove("delete the interface", Message::DelLink(message), &[libc::ENODEV])
+        self.remove("delete the interface", Message::link(libc::RTM_DELLINK, index, 0), &[libc::ENODEV])
     }
 
     /// Gives an interface an address as a /32. Done twice, it is there once.
     pub fn add_address(&mut self, name: &str, address: Ipv4Addr) -> Result<(), LinkError> {
-        let message = Message::NewAddress(self.address(name, address)?);
+        let message = self.address(libc::RTM_NEWADDR, name, address)?;
         self.change("add the address", message, NLM_F_CREATE | NLM_F_REPLACE)
     }
 
     /// Takes an address (/32) from an interface; whether it was there.
     pub fn remove_address(&mut self, name: &str, address: Ipv4Addr) -> Result<bool, LinkError> {
-        let message = match self.address(name, address) {
+        let message = match self.address(libc::RTM_DELADDR, name, address) {
             Err(LinkError::NoInterface(_)) => return Ok(false),
-            message => Message::DelAddress(message?),
+            message => message?,
         };
         self.remove("remove the address", message, &[libc::EADDRNOTAVAIL, libc::ENODEV])
     }
@@ -142,29 +134,22 @@ impl Link {
     /// The IPv4 addresses of an interface, with their prefix lengths.
     pub fn addresses(&mut self, name: &str) -> Result<Vec<(Ipv4Addr, u8)>, LinkError> {
         let index = self.index(name)?;
-        let mut message = AddressMessage::default();
-        message.header.family = AddressFamily::Inet;
-        let answers = self.socket.ask("list addresses", Message::GetAddress(message), NLM_F_DUMP)?;
-        let of = |answer| match answer {
-            Message::NewAddress(message) if message.header.index == index => {
-                local_address(&message).map(|address| (address, message.header.prefix_len))
-            }
-            _ => None,
-        };
-        Ok(answers.into_iter().filter_map(of).collect())
+        let answers = self.socket.ask("list addresses", Message::address(libc::RTM_GETADDR, 0, 0), NLM_F_DUMP)?;
+        let of = |answer: &Message| Some((answer.ipv4(ifa::LOCAL)?, answer.prefix_length()));
+        Ok(answers.iter().filter(|answer| answer.index() == index).filter_map(of).collect())
     }
 
     /// Leads one address (/32) into an interface. Done twice, it is there once.
     pub fn add_route(&mut self, name: &str, destination: Ipv4Addr) -> Result<(), LinkError> {
-        let message = Message::NewRoute(self.route(name, destination)?);
+        let message = self.route(libc::RTM_NEWROUTE, name, destination)?;
         self.change("add the route", message, NLM_F_CREATE | NLM_F_REPLACE)
     }
 
     /// Takes the route to one address (/32) away; whether it was there.
     pub fn remove_route(&mut self, name: &str, destination: Ipv4Addr) -> Result<bool, LinkError> {
-        let message = match self.route(name, destination) {
+        let message = match self.route(libc::RTM_DELROUTE, name, destination) {
             Err(LinkError::NoInterface(_)) => return Ok(false),
-            message => Message::DelRoute(message?),
+            message => message?,
         };
         self.remove("remove the route", message, &[libc::ESRCH, libc::ENODEV])
     }
@@ -172,46 +157,27 @@ impl Link {
     /// The destinations that the main table leads into an interface, with their prefix lengths.
     pub fn routes(&mut self, name: &str) -> Result<Vec<(Ipv4Addr, u8)>, LinkError> {
         let index = self.index(name)?;
-        let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet;
-        let answers = self.socket.ask("list routes", Message::GetRoute(message), NLM_F_DUMP)?;
-        let of = |answer| match answer {
-            Message::NewRoute(route)
-                if route.header.table == RouteHeader::RT_TABLE_MAIN && leads_to(&route) == Some(index) =>
-            {
-                Some((destination(&route)?, route.header.destination_prefix_length))
-            }
-            _ => None,
-        };
-        Ok(answers.into_iter().filter_map(of).collect())
+        let message = Message::route(libc::RTM_GETROUTE, RouteHead::default());
+        let answers = self.socket.ask("list routes", message, NLM_F_DUMP)?;
+        let main = |route: &&Message| route.route_head().table == libc::RT_TABLE_MAIN && leads_to(route) == Some(index);
+        let of = |route: &Message| Some((destination(route)?, route.prefix_length()));
+        Ok(answers.iter().filter(main).filter_map(of).collect())
     }
 
     /// By which interface and with which address this machine sends to `address`; `None`: it has no route.
     pub fn reach(&mut self, address: Ipv4Addr) -> Result<Option<Reach>, LinkError> {
-        let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet;
-        message.header.destination_prefix_length = 32;
-        message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(address)));
+        let head = RouteHead { destination_length: 32, ..RouteHead::default() };
+        let message = Message::route(libc::RTM_GETROUTE, head).with_address(rta::DST, address);
         let none = [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::ESRCH, libc::EACCES, libc::EINVAL];
-        let answers = match self.socket.ask("look up a route", Message::GetRoute(message), 0) {
+        let answers = match self.socket.ask("look up a route", message, 0) {
             Err(error) if error.is_one_of(&none) => return Ok(None),
             answers => answers?,
         };
-        let route = answers.into_iter().find_map(|answer| match answer {
-            Message::NewRoute(route) if route.header.kind == RouteType::Unicast => Some(route),
-            _ => None,
-        });
-        let Some(route) = route else { return Ok(None) };
-        let Some(index) = leads_to(&route) else { return Ok(None) };
-        let source = route.attributes.iter().find_map(|attribute| match attribute {
-            RouteAttribute::PrefSource(RouteAddress::Inet(source)) => Some(*source),
-            _ => None,
-        });
-        let router = route.attributes.iter().find_map(|attribute| match attribute {
-            RouteAttribute::Gateway(RouteAddress::Inet(router)) => Some(IpAddr::V4(*router)),
-            RouteAttribute::Gateway(RouteAddress::Inet6(router)) => Some(IpAddr::V6(*router)),
-            _ => None,
-        });
+        let Some(route) = answers.iter().find(|route| route.route_head().action == libc::RTN_UNICAST) else {
+            return Ok(None);
+        };
+        let Some(index) = leads_to(route) else { return Ok(None) };
+        let (source, router) = (route.ipv4(rta::PREFSRC), route.ip(rta::GATEWAY));
         let interface = self.interfaces()?.into_iter().find(|interface| interface.index == index);
         Ok(interface.zip(source).map(|(interface, source)| Reach { interface: interface.name, source, router }))
     }
@@ -221,28 +187,14 @@ impl Link {
         found.map(|interface| interface.index).ok_or_else(|| LinkError::NoInterface(name.to_owned()))
     }
 
-    fn address(&mut self, name: &str, address: Ipv4Addr) -> Result<AddressMessage, LinkError> {
-        let mut message = AddressMessage::default();
-        message.header.family = AddressFamily::Inet;
-        message.header.index = self.index(name)?;
-        message.header.prefix_len = 32;
-        message.header.scope = AddressScope::Universe;
-        message.attributes.push(AddressAttribute::Local(IpAddr::V4(address)));
-        message.attributes.push(AddressAttribute::Address(IpAddr::V4(address)));
-        Ok(message)
+    fn address(&mut self, kind: u16, name: &str, address: Ipv4Addr) -> Result<Message, LinkError> {
+        let message = Message::address(kind, self.index(name)?, 32);
+        Ok(message.with_address(ifa::LOCAL, address).with_address(ifa::ADDRESS, address))
     }
 
-    fn route(&mut self, name: &str, destination: Ipv4Addr) -> Result<RouteMessage, LinkError> {
-        let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet;
-        message.header.table = RouteHeader::RT_TABLE_MAIN;
-        message.header.protocol = RouteProtocol::Static;
-        message.header.scope = RouteScope::Link;
-        message.header.kind = RouteType::Unicast;
-        message.header.destination_prefix_length = 32;
-        message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(destination)));
-        message.attributes.push(RouteAttribute::Oif(self.index(name)?));
-        Ok(message)
+    fn route(&mut self, kind: u16, name: &str, destination: Ipv4Addr) -> Result<Message, LinkError> {
+        let message = Message::route(kind, RouteHead { table: libc::RT_TABLE_MAIN, ..LANE });
+        Ok(message.with_address(rta::DST, destination).with_word(rta::OIF, self.index(name)?))
     }
 
     fn change(&mut self, doing: &'static str, message: Message, flags: u16) -> Result<(), LinkError> {
@@ -259,45 +211,34 @@ impl Link {
     }
 }
 
-fn interface(answer: Message) -> Option<Interface> {
-    let Message::NewLink(message) = answer else { return None };
-    let mut found = Interface {
-        name: String::new(),
-        index: message.header.index,
-        alias: None,
-        mtu: 0,
-        up: message.header.flags.contains(LinkFlags::Up),
-    };
-    for attribute in message.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => found.name = name,
-            LinkAttribute::IfAlias(alias) => found.alias = Some(alias),
-            LinkAttribute::Mtu(mtu) => found.mtu = mtu,
-            _ => {}
-        }
+/// A route to one address that is on the link; its table may be named by an attribute.
+const LANE: RouteHead = RouteHead {
+    destination_length: 32,
+    source_length: 0,
+    table: 0,
+    protocol: libc::RTPROT_STATIC,
+    scope: libc::RT_SCOPE_LINK,
+    action: libc::RTN_UNICAST,
+};
+
+fn interface(answer: &Message) -> Option<Interface> {
+    if answer.kind != libc::RTM_NEWLINK {
+        return None;
     }
-    (!found.name.is_empty()).then_some(found)
-}
-
-fn local_address(message: &AddressMessage) -> Option<Ipv4Addr> {
-    message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
-        _ => None,
+    Some(Interface {
+        name: answer.text(ifla::IFNAME).filter(|name| !name.is_empty())?,
+        index: answer.index(),
+        alias: answer.text(ifla::IFALIAS),
+        mtu: answer.word(ifla::MTU).unwrap_or_default(),
+        up: answer.flags() & UP != 0,
     })
 }
 
-fn leads_to(route: &RouteMessage) -> Option<u32> {
-    route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Oif(index) => Some(*index),
-        _ => None,
-    })
+fn leads_to(route: &Message) -> Option<u32> {
+    route.word(rta::OIF)
 }
 
-fn destination(route: &RouteMessage) -> Option<Ipv4Addr> {
-    let explicit = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(*address),
-        _ => None,
-    });
+fn destination(route: &Message) -> Option<Ipv4Addr> {
     // A default route has no destination attribute.
-    explicit.or((route.header.destination_prefix_length == 0).then_some(Ipv4Addr::UNSPECIFIED))
+    route.ipv4(rta::DST).or((route.prefix_length() == 0).then_some(Ipv4Addr::UNSPECIFIED))
 }

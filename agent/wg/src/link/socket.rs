@@ -2,10 +2,11 @@
 
 use std::io;
 
-use netlink_packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::RouteNetlinkMessage as Message;
+use netlink_packet_core::NLM_F_REQUEST;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket as Netlink, SocketAddr};
+
+use super::message::{Frame, Message, frames, word};
 
 /// Messages that one answer may consist of: far more than a gateway has interfaces, addresses or routes.
 const MOST: usize = 100_000;
@@ -48,7 +49,7 @@ pub(super) struct Socket {
 
 /// What one message of an answer means for the whole.
 enum Part {
-    Message(Box<Message>),
+    Message(Message),
     End,
     Refused(i32),
     Other,
@@ -67,20 +68,15 @@ impl Socket {
     pub(super) fn ask(&mut self, doing: &'static str, message: Message, flags: u16) -> Result<Vec<Message>, LinkError> {
         let socket = |source| LinkError::Socket { doing, source };
         self.sequence = self.sequence.wrapping_add(1);
-        let mut request = NetlinkMessage::from(message);
-        request.header.flags = NLM_F_REQUEST | flags;
-        request.header.sequence_number = self.sequence;
-        request.finalize();
-        let mut bytes = vec![0; request.buffer_len()];
-        request.serialize(&mut bytes);
+        let bytes = message.to_bytes(NLM_F_REQUEST | flags, self.sequence);
         self.netlink.send(&bytes, 0).map_err(socket)?;
 
         let mut answers = Vec::new();
         while answers.len() < MOST {
             let (datagram, _) = self.netlink.recv_from_full().map_err(socket)?;
-            for part in parts(&datagram, self.sequence) {
-                match part {
-                    Part::Message(message) => answers.push(*message),
+            for frame in frames(&datagram).filter(|frame| frame.sequence == self.sequence) {
+                match part(&frame) {
+                    Part::Message(message) => answers.push(message),
                     Part::End => return Ok(answers),
                     Part::Refused(code) => {
                         return Err(LinkError::Kernel { doing, source: io::Error::from_raw_os_error(code) });
@@ -96,41 +92,15 @@ impl Socket {
     }
 }
 
-/// The messages of one datagram that answer `sequence`. One that this version cannot decode, for example of an
-/// interface of a kind that is newer than it, is left out.
-fn parts(datagram: &[u8], sequence: u32) -> Vec<Part> {
-    let mut parts = Vec::new();
-    let mut rest = datagram;
-    while let Some((length, answers)) = header(rest) {
-        let (one, after) = rest.split_at(length.min(rest.len()));
-        if answers == sequence {
-            parts.push(part(one));
-        }
-        // Messages begin at multiples of four.
-        rest = after.get(length.next_multiple_of(4) - length..).unwrap_or_default();
+/// An answer that is not about what was asked, or that this version cannot decode, is left out.
+fn part(frame: &Frame<'_>) -> Part {
+    // A list's end may carry an error as well; without a number it went well (NLMSG_DONE, NLMSG_ERROR in netlink(7)).
+    let outcome = || match word(frame.body, 0).map(u32::cast_signed) {
+        None | Some(0..) => Part::End,
+        Some(code) => Part::Refused(code.saturating_abs()),
+    };
+    match i32::from(frame.kind) {
+        libc::NLMSG_DONE | libc::NLMSG_ERROR => outcome(),
+        _ => Message::read(frame.kind, frame.body).map_or(Part::Other, Part::Message),
     }
-    parts
-}
-
-fn part(bytes: &[u8]) -> Part {
-    match NetlinkMessage::<Message>::deserialize(bytes).map(|message| message.payload) {
-        Ok(NetlinkPayload::InnerMessage(message)) => Part::Message(Box::new(message)),
-        Ok(NetlinkPayload::Done(_)) => Part::End,
-        Ok(NetlinkPayload::Error(error)) => match error.raw_code() {
-            0 => Part::End,
-            code => Part::Refused(code.saturating_abs()),
-        },
-        Ok(_) => Part::Other,
-        Err(error) => {
-            tracing::debug!(%error, "a netlink message is not understood");
-            Part::Other
-        }
-    }
-}
-
-/// Length and sequence number of the message that `bytes` begins with.
-fn header(bytes: &[u8]) -> Option<(usize, u32)> {
-    let word = |at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
-    let length = usize::try_from(word(0)?).ok().filter(|length| *length >= 16)?;
-    Some((length, word(8)?))
 }

@@ -141,3 +141,78 @@ fn a_socket_stays_in_the_namespace_that_it_was_opened_in() {
         setns(here, CloneFlags::CLONE_NEWNET).expect("back");
     });
 }
+
+#[test]
+fn rules_and_routes_of_a_lane_are_what_ip_shows_and_are_read_back_whole() {
+    alone(|| {
+        let (_tun, name) = tun();
+        let mut link = Link::open().expect("rtnetlink");
+        let index = link.set_up(&name, "thinlane", 1420, 100).expect("set up");
+        let rules = [
+            rules::Rule {
+                priority: 540,
+                from_interface: Some(name.clone()),
+                table: Some(254),
+                mark: Some((0x10, 0xf0)),
+                ..Default::default()
+            },
+            rules::Rule {
+                priority: 541,
+                destination: Some(ONE),
+                icmp: true,
+                table: Some(70_000),
+                ..Default::default()
+            },
+            rules::Rule {
+                priority: 542,
+                source: Some(Ipv4Addr::UNSPECIFIED),
+                destination: Some(ONE),
+                ..Default::default()
+            },
+        ];
+        for rule in rules.iter().chain(&rules) {
+            link.add_rule(rule).expect("added, and there once");
+        }
+        ip("rule add pref 600 to 10.0.0.1 table 9");
+        let shown = ip("rule show");
+        for line in [
+            format!("540:\tfrom all fwmark 0x10/0xf0 iif {name} lookup main proto 84"),
+            "541:\tfrom all to 198.19.0.1 ipproto icmp lookup 70000 proto 84".to_owned(),
+            "542:\tfrom 0.0.0.0 to 198.19.0.1 unreachable proto 84".to_owned(),
+        ] {
+            assert!(shown.contains(&line), "{line} is not in:\n{shown}");
+        }
+        assert_eq!(link.our_rules().expect("a list"), rules);
+        link.add_route_in(70_000, index, ONE).expect("added");
+        assert_eq!(link.routes_in(70_000, index).expect("a list"), vec![ONE]);
+        assert_eq!(link.routes(&name).expect("a list"), vec![], "the main table knows nothing of it");
+        for rule in &rules {
+            assert_eq!((link.remove_rule(rule).expect("gone"), link.remove_rule(rule).expect("gone")), (true, false));
+        }
+        assert_eq!(link.our_rules().expect("a list"), vec![]);
+        assert!(ip("rule show").contains("to 10.0.0.1 lookup 9"), "a stranger's rule stays");
+    });
+}
+
+#[test]
+fn an_interfaces_frame_errors_are_read_and_one_that_is_gone_has_none() {
+    alone(|| {
+        let (file, name) = tun();
+        let mut link = Link::open().expect("rtnetlink");
+        let index = link.set_up(&name, "thinlane", 1420, 100).expect("set up");
+        assert_eq!(link.frame_errors(index).expect("an answer"), Some(0));
+        drop(file);
+        assert_eq!(link.frame_errors(index).expect("an answer"), None);
+    });
+}
+
+#[test]
+fn a_kernel_without_wireguard_says_so_and_one_with_it_makes_the_interface() {
+    alone(|| {
+        let mut link = Link::open().expect("rtnetlink");
+        match link.add_wireguard("tl-wg") {
+            Ok(index) => assert_eq!(link.interface("tl-wg").expect("an answer").map(|found| found.index), Some(index)),
+            Err(error) => assert!(error.is_one_of(&[libc::EOPNOTSUPP]), "{error}"),
+        }
+    });
+}
