@@ -9,24 +9,29 @@ use std::time::Duration;
 
 use clap::Args;
 use thinlane_model::{Boot, Now, SessionId};
+use thinlane_tui::decode::{Decoder, Typed};
 use thinlane_tui::pace::Pace;
 use thinlane_tui::page::Found;
 use thinlane_tui::text::Tone;
 use thinlane_tui::{Answer, App, Config, Effect, Glyphs, Input, View};
+use tokio::signal::unix::{Signal as Caught, SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::context::Context;
-use crate::failure::{Exit, Failure, Result};
+use crate::failure::{Exit, Failure, Result, plain};
 use crate::home::read_bounded;
-use crate::lane::Signals;
 use crate::lane::activate::boot_clock;
+use crate::lane::{Signal, Signals};
 use crate::out::time;
-use terminal::{Pressed, Screen};
+use terminal::Screen;
 
 /// Inputs that may wait; a full queue holds the stream back, and a stream that was held back says so.
 const WAITING: usize = 1024;
 /// Inputs that are taken in one go.
 const AT_ONCE: usize = 2048;
+/// How long the terminal has at the end for an answer that it owes: later it would stand behind the shell's prompt.
+const LAST_ANSWER: Duration = Duration::from_millis(1_000);
 
 #[derive(Args)]
 pub struct Tui {
@@ -119,7 +124,13 @@ struct Shell<'a> {
     screen: Screen,
     pace: Pace,
     inputs: mpsc::Receiver<Input>,
-    keys: mpsc::Receiver<Pressed>,
+    keys: mpsc::Receiver<Vec<u8>>,
+    decoder: Decoder,
+    /// When the terminal said something last.
+    heard: Instant,
+    /// What the person looks at was sent, and is on the screen when the terminal says so.
+    sent_first: bool,
+    resized: Caught,
     back: (mpsc::Sender<Back>, mpsc::Receiver<Back>),
     resync: std::sync::Arc<tokio::sync::Notify>,
     signals: Signals,
@@ -132,9 +143,26 @@ impl<'a> Shell<'a> {
         let (to_app, inputs) = mpsc::channel(WAITING);
         let resync = std::sync::Arc::new(tokio::sync::Notify::new());
         feed::start(context, &to_app, &resync);
-        let pace = Pace::new(app.config().bytes_per_second);
+        let mut pace = Pace::new(app.config().bytes_per_second);
+        let resized = signal(SignalKind::window_change())
+            .map_err(|error| Failure::failed(format!("catch signals: {}", plain(&error))))?;
         let (screen, keys) = Screen::open()?;
-        Ok(Self { context, app, screen, pace, inputs, keys, back: mpsc::channel(64), resync, signals })
+        pace.asked(boot_clock());
+        Ok(Self {
+            context,
+            app,
+            screen,
+            pace,
+            inputs,
+            keys,
+            decoder: Decoder::default(),
+            heard: Instant::now(),
+            sent_first: false,
+            resized,
+            back: mpsc::channel(64),
+            resync,
+            signals,
+        })
     }
 
     async fn run(mut self) -> Result<()> {
@@ -142,14 +170,36 @@ impl<'a> Shell<'a> {
         second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let pause = self.pace.due().map(|due| now().mono.until(due).to_std());
+            // From the last byte on: what the world says meanwhile does not begin it again.
+            let settles = self.decoder.patience().map(|patience| self.heard + Duration::from_millis(patience));
             tokio::select! {
                 biased;
-                signal = self.signals.next() => return Err(Failure::silent(signal.exit())),
-                key = self.keys.recv() => match key {
-                    Some(key) => if self.pressed(key)? { return Ok(()) },
+                signal = self.signals.next() => {
+                    if signal != Signal::HangUp {
+                        self.last_answer().await;
+                    }
+                    return Err(Failure::silent(signal.exit()));
+                }
+                bytes = self.keys.recv() => {
                     // The terminal is gone.
-                    None => return Err(Failure::silent(Exit::Other(129))),
-                },
+                    let Some(bytes) = bytes else { return Err(Failure::silent(Exit::Other(129))) };
+                    self.heard = Instant::now();
+                    for typed in self.decoder.take(&bytes) {
+                        if self.typed(typed)? {
+                            self.last_answer().await;
+                            return Ok(());
+                        }
+                    }
+                }
+                Some(_) = self.resized.recv() => {
+                    self.screen.forget();
+                    self.pace.pressed();
+                }
+                () = tokio::time::sleep_until(settles.unwrap_or(self.heard)), if settles.is_some() => {
+                    if let Some(typed) = self.decoder.settle() {
+                        self.typed(typed)?;
+                    }
+                }
                 Some(back) = self.back.1.recv() => self.came_back(back),
                 () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => self.draw()?,
                 Some(input) = self.inputs.recv() => {
@@ -170,23 +220,39 @@ impl<'a> Shell<'a> {
         }
     }
 
-    /// Takes a key; `true`: leave.
-    fn pressed(&mut self, pressed: Pressed) -> Result<bool> {
-        self.pace.pressed();
-        match pressed {
-            Pressed::Key(key) => {
+    /// Takes what the terminal said; `true`: leave.
+    fn typed(&mut self, typed: Typed) -> Result<bool> {
+        match typed {
+            Typed::Arrived => {
+                self.pace.arrived(boot_clock());
+                if self.sent_first {
+                    self.app.arrived();
+                }
+                return Ok(false);
+            }
+            Typed::Key(key) => {
+                self.pace.pressed();
                 let effects = self.app.press(key, now());
-                self.carry_out(effects)
+                return self.carry_out(effects);
             }
-            Pressed::Paste(text) => {
-                self.app.paste(&text);
-                Ok(false)
-            }
-            Pressed::Resized => {
-                self.screen.forget();
-                Ok(false)
-            }
+            Typed::Paste(text) => self.app.paste(&text),
         }
+        self.pace.pressed();
+        Ok(false)
+    }
+
+    /// Waits for the answer that the terminal still owes.
+    async fn last_answer(&mut self) {
+        let answer = async {
+            while self.pace.is_under_way() && self.pace.asks() {
+                let Some(bytes) = self.keys.recv().await else { return };
+                if self.decoder.take(&bytes).contains(&Typed::Arrived) {
+                    return;
+                }
+            }
+        };
+        // Whatever does not come in time stays the terminal's.
+        let _ = tokio::time::timeout(LAST_ANSWER, answer).await;
     }
 
     /// Does what the screen asks for; `true`: leave.
@@ -235,8 +301,12 @@ impl<'a> Shell<'a> {
             return Err(Failure::silent(Exit::Failure));
         }
         let now = now();
-        let bytes = self.screen.show(&mut self.app, now)?;
-        self.pace.drawn(bytes, Boot(boot_clock().0.max(now.mono.0)));
+        let sent = self.screen.show(&mut self.app, self.pace.most(), self.pace.asks(), now)?;
+        self.pace.drawn(sent.bytes, sent.whole, Boot(boot_clock().0.max(now.mono.0)));
+        self.sent_first = sent.first;
+        if sent.first && !self.pace.is_under_way() {
+            self.app.arrived();
+        }
         Ok(())
     }
 }

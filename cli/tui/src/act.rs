@@ -70,6 +70,16 @@ pub struct Field {
     pub text: String,
 }
 
+/// Whether something can have been read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sight {
+    Unseen,
+    /// In a picture that may still be on its way.
+    Drawn,
+    /// On the screen.
+    Seen,
+}
+
 /// A question before something is done.
 #[derive(Debug, Clone)]
 pub struct Ask {
@@ -81,7 +91,7 @@ pub struct Ask {
     /// The first letter replaces a default that nobody touched.
     untouched: bool,
     /// It has been on the screen: before that nothing can be confirmed.
-    pub shown: bool,
+    pub sight: Sight,
     pub problem: Option<String>,
 }
 
@@ -101,7 +111,7 @@ impl Ask {
             Target::Deny(_) => vec![Field::new(REASON, "")],
             Target::Unlock(_) | Target::Code(_) => Vec::new(),
         };
-        Some(Self { targets, chosen: 0, fields, focus: 0, untouched: true, shown: false, problem: None })
+        Some(Self { targets, chosen: 0, fields, focus: 0, untouched: true, sight: Sight::Unseen, problem: None })
     }
 
     pub fn target(&self) -> &Target {
@@ -113,7 +123,9 @@ impl Ask {
         let count = self.targets.len() as isize;
         self.chosen = (self.chosen as isize + by).rem_euclid(count) as usize;
         // What it would do now must be read first.
-        self.shown = self.shown && self.targets.len() == 1;
+        if self.targets.len() > 1 {
+            self.sight = Sight::Unseen;
+        }
     }
 
     /// Another field, so many further on.
@@ -192,6 +204,22 @@ impl Ask {
             Target::Deny(request) => Deed::Deny { request, reason: self.needed(REASON)? },
             Target::Code(site) => Deed::Code { site },
         })
+    }
+}
+
+impl Sight {
+    /// It stands in the picture that is drawn now.
+    pub fn draw(&mut self) {
+        if *self == Sight::Unseen {
+            *self = Sight::Drawn;
+        }
+    }
+
+    /// What was drawn is on the screen.
+    pub fn arrive(&mut self) {
+        if *self == Sight::Drawn {
+            *self = Sight::Seen;
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use thinlane_model::{Boot, Now, SessionId};
 use thinlane_wire::api::LogEntry;
 
-use crate::act::{Ask, Deed};
+use crate::act::{Ask, Deed, Sight};
 use crate::config::{Config, ConfigError};
 use crate::key::Key;
 use crate::keys::{self, Action, Places, View};
@@ -45,7 +45,7 @@ pub enum Over {
     Columns(Chooser),
     /// The help, so many lines down.
     Help(usize),
-    Code(Code),
+    Code(Code, Sight),
 }
 
 /// The choice of columns.
@@ -216,7 +216,7 @@ impl App {
             Answer::Failed(text) => (text, Tone::Bad),
             Answer::Code(code) => {
                 let text = format!("a code for {} is on the screen", code.site);
-                self.over = Some(Over::Code(code));
+                self.over = Some(Over::Code(code, Sight::Unseen));
                 (text, Tone::Good)
             }
         };
@@ -241,6 +241,15 @@ impl App {
         vec![Effect::Look(page.id)]
     }
 
+    /// What was drawn last has arrived on the screen: what it asks can have been read.
+    pub fn arrived(&mut self) {
+        match &mut self.over {
+            Some(Over::Ask(ask)) => ask.sight.arrive(),
+            Some(Over::Code(_, sight)) => sight.arrive(),
+            _ => {}
+        }
+    }
+
     /// Where keys are pressed now.
     pub fn place(&self) -> Places {
         match &self.over {
@@ -248,7 +257,7 @@ impl App {
             Some(Over::Filter(_)) => keys::FILTER,
             Some(Over::Columns(_)) => keys::COLUMNS,
             Some(Over::Help(_)) => keys::HELP,
-            Some(Over::Code(_)) => keys::CODE,
+            Some(Over::Code(..)) => keys::CODE,
             None => self.top().place(),
         }
     }

@@ -1,5 +1,7 @@
 //! The picture: head line, banner, the view, what lies over it, and the keys that work now.
 
+use std::ops::Range;
+
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
@@ -19,8 +21,17 @@ pub const LEAST: (u16, u16) = (50, 12);
 /// How long the outcome of a deed stays.
 const OUTCOME_TIME: u64 = 60_000;
 
-/// Draws everything into `area`; where the cursor belongs, if anything is being written.
-pub fn draw(app: &mut App, buffer: &mut Buffer, area: Rect, now: Now) -> Option<(u16, u16)> {
+/// What a picture needs beside its letters.
+#[derive(Debug, Default)]
+pub struct Drawn {
+    /// Where the cursor belongs, if anything is being written.
+    pub cursor: Option<(u16, u16)>,
+    /// Rows that the person looks at, the most important first.
+    pub first: Vec<Range<u16>>,
+}
+
+/// Draws everything into `area`.
+pub fn draw(app: &mut App, buffer: &mut Buffer, area: Rect, now: Now) -> Drawn {
     let mut paint = Paint::new(buffer, app.glyphs);
     if area.width < LEAST.0 || area.height < LEAST.1 {
         let (width, height) = LEAST;
@@ -31,7 +42,7 @@ pub fn draw(app: &mut App, buffer: &mut Buffer, area: Rect, now: Now) -> Option<
         {
             paint.text(area.x, area.y + row as u16, area.width, &line, Style::new());
         }
-        return None;
+        return Drawn::default();
     }
     let needs = attention(app.shown(now).model, app.shown(now).now);
     head(app, &mut paint, area, now);
@@ -62,10 +73,12 @@ pub fn draw(app: &mut App, buffer: &mut Buffer, area: Rect, now: Now) -> Option<
     } else {
         paint.text(area.x, bottom, area.width, &info, dim);
     }
+    // The outcome of a deed, and a filter while it is written.
+    paint.first(bottom..bottom + 2);
     status(app, &mut paint, Rect { y: bottom + 1, height: 1, ..area }, now);
     footer(app, &mut paint, Rect { y: bottom + 2, height: 1, ..area });
     let over = view::over::draw(app, &mut paint, area, main, now);
-    over.or(cursor)
+    Drawn { cursor: over.or(cursor), first: paint.into_first() }
 }
 
 /// Views with their numbers, and how live the picture is.

@@ -10,7 +10,9 @@
 //! * [`keys`] is the one table of keys; the help screen and the bottom line are made from it.
 //! * [`app`] is what the screen shows and what keys make of it; a selection holds to an id, never to a row.
 //! * [`act`] asks before anything is done, and says exactly what will be done.
-//! * [`table`] has columns as data; [`draw()`] makes the picture; [`pace`] bounds what it costs.
+//! * [`table`] has columns as data; [`draw()`] makes the picture; [`canvas`] sends it in pieces; [`pace`] bounds what it
+//!   costs, and waits for each piece to arrive.
+//! * [`decode`] makes keys of what comes from the terminal, and knows its answers from them.
 //!
 //! Time is an argument. The shell that owns the terminal and the connection is `thinlane tui`.
 #![forbid(unsafe_code)]
@@ -20,6 +22,7 @@ pub mod app;
 pub mod canvas;
 mod columns;
 pub mod config;
+pub mod decode;
 mod draw;
 pub mod key;
 pub mod keys;

@@ -1,5 +1,7 @@
 //! Writing into a buffer: cleaned, cut to its place, never beyond.
 
+use std::ops::Range;
+
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -11,11 +13,22 @@ use crate::text::Glyphs;
 pub struct Paint<'a> {
     buffer: &'a mut Buffer,
     glyphs: Glyphs,
+    first: Vec<Range<u16>>,
 }
 
 impl<'a> Paint<'a> {
     pub fn new(buffer: &'a mut Buffer, glyphs: Glyphs) -> Self {
-        Self { buffer, glyphs }
+        Self { buffer, glyphs, first: Vec::new() }
+    }
+
+    /// These rows are what the person looks at: on a slow line they are sent before the others, the latest said first.
+    pub fn first(&mut self, rows: Range<u16>) {
+        self.first.insert(0, rows);
+    }
+
+    /// What [`Paint::first`] was told.
+    pub fn into_first(self) -> Vec<Range<u16>> {
+        self.first
     }
 
     /// Writes at most `width` columns; how many it took. What is outside of the buffer is not written.
@@ -48,6 +61,9 @@ impl<'a> Paint<'a> {
     /// An empty box with a border and a title.
     pub fn frame(&mut self, area: Rect, title: &str, style: Style) {
         let area = area.intersection(self.buffer.area);
+        // What is inside comes before the border, which says nothing.
+        self.first(area.top()..area.bottom());
+        self.first(area.top() + 1..area.bottom().saturating_sub(1));
         for y in area.top()..area.bottom() {
             for x in area.left()..area.right() {
                 if let Some(cell) = self.buffer.cell_mut((x, y)) {

@@ -72,9 +72,11 @@ fn night(app: &mut App, size: (u16, u16), seconds: u64, keys: bool) -> Vec<u64> 
             pace.pressed();
         }
         if pace.due().is_some_and(|due| due <= now.mono) {
-            let bytes = canvas.show(app, size, now).expect("a line");
-            pace.drawn(bytes, now.mono);
-            sent[(tick / 50) as usize] += bytes;
+            let piece = canvas.show(app, size, pace.most(), pace.asks(), now).expect("a line");
+            pace.drawn(piece.bytes, piece.whole, now.mono);
+            // A line without any delay.
+            pace.arrived(now.mono);
+            sent[(tick / 50) as usize] += piece.bytes;
         }
     }
     assert_eq!(line.0.borrow().len() as u64, sent.iter().sum::<u64>());
@@ -109,17 +111,18 @@ fn a_quiet_screen_costs_next_to_nothing() {
     let mut app = small(RICH);
     let line = Line::default();
     let mut canvas = Canvas::new(line.clone());
-    canvas.show(&mut app, (120, 40), at(0)).expect("a line");
+    canvas.show(&mut app, (120, 40), u64::MAX, false, at(0)).expect("a line");
     let first = line.0.borrow().len();
     assert!(first < 12_000, "{first}");
     for second in 1..=30 {
         app.take(Input::Alive, at(second * 1000));
-        canvas.show(&mut app, (120, 40), at(second * 1000)).expect("a line");
+        canvas.show(&mut app, (120, 40), u64::MAX, true, at(second * 1000)).expect("a line");
     }
     let each = (line.0.borrow().len() - first) / 30;
     eprintln!("seven idle sessions at 120x40: {each} bytes a second");
     assert!(each < 400, "{each} bytes a second for seven clocks");
     let before = line.0.borrow().len();
-    assert_eq!(canvas.show(&mut app, (120, 40), at(30_000)).expect("a line"), 0, "no change, no byte");
+    let sent = canvas.show(&mut app, (120, 40), u64::MAX, true, at(30_000)).expect("a line");
+    assert_eq!(sent.bytes, 0, "no change, no byte");
     assert_eq!(line.0.borrow().len(), before);
 }

@@ -237,6 +237,22 @@ fn the_page_of_a_session_shows_its_life_and_why_it_was_permitted() {
 }
 
 #[test]
+fn packets_that_a_kernel_has_merged_are_marked_as_such() {
+    let page = |merged: bool| {
+        let mut app = small(RICH);
+        let mut one = session(1, 300_000, 10_000, 500);
+        one["merged"] = json!(merged);
+        one["backend"] = json!("kernel");
+        app.take(event("session", one), at(0));
+        app.open_session(id("ses", 1).parse().expect("an id"), at(0));
+        picture(&mut app, 120, 40, at(0)).join("\n")
+    };
+    assert!(page(true).contains("100 packets (merged)"), "{}", page(true));
+    assert!(page(true).contains("counts packets that travel together as one"), "{}", page(true));
+    assert!(!page(false).contains("merged"), "{}", page(false));
+}
+
+#[test]
 fn an_enrolment_code_is_a_picture_where_it_fits_and_letters_everywhere() {
     let code = thinlane_tui::Code {
         site: "north".into(),

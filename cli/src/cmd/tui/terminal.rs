@@ -1,24 +1,26 @@
 //! The terminal: taken over, and given back whatever happens.
 
-use std::io::{self, Stdout, Write};
+use std::fs::File;
+use std::io::{self, Read, Stdout, Write};
+use std::os::fd::AsFd;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use ratatui::crossterm::event::{
-    self, DisableBracketedPaste, EnableBracketedPaste, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers,
-};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use ratatui::crossterm::event::{DisableBracketedPaste, EnableBracketedPaste};
 use ratatui::crossterm::terminal::{self, EnterAlternateScreen, LeaveAlternateScreen};
 use ratatui::crossterm::{cursor, execute};
 use thinlane_model::Now;
-use thinlane_tui::canvas::Canvas;
-use thinlane_tui::{App, Key};
+use thinlane_tui::App;
+use thinlane_tui::canvas::{Canvas, Sent};
+use thinlane_tui::decode::QUESTION;
 use tokio::sync::mpsc;
 
 use crate::failure::{Failure, Result, plain};
 
-/// How long the reading thread waits before it looks whether it is still wanted.
-const LOOK: Duration = Duration::from_millis(100);
+/// How long the reading thread waits before it looks whether it is still wanted, in milliseconds.
+const LOOK: u8 = 100;
 
 /// The terminal is ours.
 static TAKEN: AtomicBool = AtomicBool::new(false);
@@ -26,22 +28,15 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 static PANICKED: AtomicBool = AtomicBool::new(false);
 static HOOK: Once = Once::new();
 
-/// Something from the keyboard, or a window of another size.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Pressed {
-    Key(Key),
-    Paste(String),
-    Resized,
-}
-
 /// The terminal while it is ours; given back when dropped.
 pub struct Screen {
     canvas: Canvas<Stdout>,
 }
 
 impl Screen {
-    /// Takes the terminal over. The keys end when the terminal does.
-    pub fn open() -> Result<(Self, mpsc::Receiver<Pressed>)> {
+    /// Takes the terminal over, and asks it once whether it says when something has arrived. What comes from it ends
+    /// when the terminal does.
+    pub fn open() -> Result<(Self, mpsc::Receiver<Vec<u8>>)> {
         HOOK.call_once(|| {
             let before = std::panic::take_hook();
             std::panic::set_hook(Box::new(move |info| {
@@ -53,20 +48,23 @@ impl Screen {
             }));
         });
         let fail = |error: io::Error| Failure::failed(format!("the terminal: {}", plain(&error)));
+        // A descriptor of its own: nothing is read ahead into a buffer that nobody looks at.
+        let from = File::from(io::stdin().as_fd().try_clone_to_owned().map_err(fail)?);
         terminal::enable_raw_mode().map_err(fail)?;
         TAKEN.store(true, Ordering::SeqCst);
         let screen = Self { canvas: Canvas::new(io::stdout()) };
         execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste, cursor::Hide).map_err(fail)?;
+        io::stdout().write_all(QUESTION).and_then(|()| io::stdout().flush()).map_err(fail)?;
         let (to, keys) = mpsc::channel(256);
-        std::thread::Builder::new().name("keys".to_owned()).spawn(move || read_keys(&to)).map_err(fail)?;
+        std::thread::Builder::new().name("keys".to_owned()).spawn(move || read_keys(from, &to)).map_err(fail)?;
         Ok((screen, keys))
     }
 
-    /// Draws what has changed; how many bytes that took.
-    pub fn show(&mut self, app: &mut App, now: Now) -> Result<u64> {
+    /// Draws at most so many bytes of what has changed; `ask`: the terminal is to say when it has got them.
+    pub fn show(&mut self, app: &mut App, most: u64, ask: bool, now: Now) -> Result<Sent> {
         // A terminal without a size is asked again with the next picture.
         let size = size().unwrap_or((80, 24));
-        self.canvas.show(app, size, now).map_err(|_| Failure::silent(crate::failure::Exit::Other(129)))
+        self.canvas.show(app, size, most, ask, now).map_err(|_| Failure::silent(crate::failure::Exit::Other(129)))
     }
 
     /// The next picture is drawn whole.
@@ -104,61 +102,26 @@ fn give_back() -> bool {
     was
 }
 
-fn read_keys(to: &mpsc::Sender<Pressed>) {
+fn read_keys(mut from: File, to: &mpsc::Sender<Vec<u8>>) {
+    let mut bytes = [0; 1024];
     while !to.is_closed() {
-        let pressed = match event::poll(LOOK) {
-            Ok(false) => continue,
-            Ok(true) => match event::read() {
-                Ok(event) => pressed(event),
-                Err(_) => return,
-            },
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+        let mut ready = [PollFd::new(from.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut ready, PollTimeout::from(LOOK)) {
+            Ok(0) | Err(Errno::EINTR) => continue,
+            Ok(_) => {}
             Err(_) => return,
-        };
-        if let Some(pressed) = pressed
-            && to.blocking_send(pressed).is_err()
-        {
-            return;
+        }
+        match from.read(&mut bytes) {
+            Ok(0) => return,
+            Ok(count) => {
+                if to.blocking_send(bytes[..count].to_vec()).is_err() {
+                    return;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return,
         }
     }
-}
-
-fn pressed(event: Event) -> Option<Pressed> {
-    match event {
-        Event::Key(key) if key.kind != KeyEventKind::Release => self::key(key).map(Pressed::Key),
-        Event::Paste(text) => Some(Pressed::Paste(text)),
-        Event::Resize(..) => Some(Pressed::Resized),
-        _ => None,
-    }
-}
-
-/// A key in the screen's own terms. With Alt it is no key of ours: Esc and a letter in one read look like that, and
-/// must not act.
-fn key(event: KeyEvent) -> Option<Key> {
-    if event.modifiers.intersects(KeyModifiers::ALT | KeyModifiers::META | KeyModifiers::SUPER) {
-        return None;
-    }
-    let control = event.modifiers.contains(KeyModifiers::CONTROL);
-    Some(match event.code {
-        KeyCode::Char('h') if control => Key::Backspace,
-        KeyCode::Char(letter) if control => Key::Ctrl(letter.to_ascii_lowercase()),
-        KeyCode::Char(letter) => Key::Char(letter),
-        KeyCode::Enter => Key::Enter,
-        KeyCode::Esc => Key::Esc,
-        KeyCode::Tab => Key::Tab,
-        KeyCode::BackTab => Key::BackTab,
-        KeyCode::Backspace => Key::Backspace,
-        KeyCode::Delete => Key::Delete,
-        KeyCode::Up => Key::Up,
-        KeyCode::Down => Key::Down,
-        KeyCode::Left => Key::Left,
-        KeyCode::Right => Key::Right,
-        KeyCode::PageUp => Key::PageUp,
-        KeyCode::PageDown => Key::PageDown,
-        KeyCode::Home => Key::Home,
-        KeyCode::End => Key::End,
-        _ => return None,
-    })
 }
 
 #[cfg(test)]
@@ -228,13 +191,5 @@ mod tests {
     #[ignore = "runs inside the tests above"]
     fn child_that_ends() {
         drop(Screen::open().expect("a terminal"));
-    }
-
-    #[test]
-    fn escape_and_a_letter_in_one_read_do_nothing() {
-        let alt = |letter| KeyEvent::new(KeyCode::Char(letter), KeyModifiers::ALT);
-        assert_eq!(key(alt('x')), None);
-        assert_eq!(key(KeyEvent::new(KeyCode::Char('x'), KeyModifiers::NONE)), Some(Key::Char('x')));
-        assert_eq!(key(KeyEvent::new(KeyCode::Char('C'), KeyModifiers::CONTROL)), Some(Key::Ctrl('c')));
     }
 }

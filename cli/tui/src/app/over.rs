@@ -3,7 +3,7 @@
 use thinlane_model::Now;
 
 use super::{App, Chooser, Effect, Over, columns_of, standard_of};
-use crate::act::Ask;
+use crate::act::{Ask, Sight};
 use crate::keys::Action;
 use crate::text::Tone;
 
@@ -28,7 +28,14 @@ impl App {
                 self.over = to.map(Over::Help);
                 Vec::new()
             }
-            Some(Over::Code(_)) | None => Vec::new(),
+            Some(Over::Code(code, sight)) => {
+                // It is shown once: a key that was meant for something else must not take it away.
+                if sight != Sight::Seen {
+                    self.over = Some(Over::Code(code, sight));
+                }
+                Vec::new()
+            }
+            None => Vec::new(),
         }
     }
 
@@ -39,7 +46,9 @@ impl App {
                 return Vec::new();
             }
             // Typed ahead on a slow line: nobody has read what it would do.
-            Action::Confirm if !ask.shown => ask.problem = Some("read it first, then press Enter".to_owned()),
+            Action::Confirm if ask.sight != Sight::Seen => {
+                ask.problem = Some("read it first, then press Enter".to_owned())
+            }
             Action::Confirm => match ask.deed() {
                 Ok(deed) => {
                     self.tickets += 1;

@@ -237,6 +237,20 @@ static COLUMNS: &[Column<Peer>] = &[
         |peer, _| Key::number(peer.view.counters.up_bytes.saturating_add(peer.view.counters.down_bytes))
     ),
     col!(
+        "packets",
+        "packets",
+        7..9,
+        15,
+        RIGHT,
+        false,
+        "packets in both directions; ~ where the gateway's kernel counts merged ones as one",
+        |peer, _, _| {
+            let mark = if peer.view.merged { "~" } else { "" };
+            Cell::plain(format!("{mark}{}", short_count(packets(peer))))
+        },
+        |peer, _| Key::number(packets(peer))
+    ),
+    col!(
         "ticket",
         "ticket",
         8..16,
@@ -303,6 +317,10 @@ fn total(peer: &Peer, ctx: &Ctx<'_>, columns: usize) -> Vec<u64> {
 
 fn spark(peer: &Peer, ctx: &Ctx<'_>, width: usize) -> Cell {
     Cell::plain(ctx.glyphs.spark(&total(peer, ctx, width.min(20))))
+}
+
+fn packets(peer: &Peer) -> u64 {
+    peer.view.counters.up_packets.saturating_add(peer.view.counters.down_packets)
 }
 
 fn refused(peer: &Peer) -> u64 {

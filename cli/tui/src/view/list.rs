@@ -135,6 +135,7 @@ fn draw<'m, R: Listed>(
             x += width + 1;
         }
         if selected {
+            paint.first(y..y + 1);
             paint.text(area.x, y, 2, glyphs.pointer(), Style::new());
             paint.style(
                 Rect { x: area.x, y, width: area.width, height: 1 },

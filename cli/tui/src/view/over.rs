@@ -19,8 +19,7 @@ pub fn draw(app: &mut App, paint: &mut Paint<'_>, area: Rect, main: Rect, now: N
     match app.over.as_mut()? {
         Over::Filter(_) => None,
         Over::Ask(ask) => {
-            // Seen from now on.
-            ask.shown = true;
+            ask.sight.draw();
             Some(question(ask, &app.model, glyphs, paint, area, now))
         }
         Over::Columns(chooser) => {
@@ -32,7 +31,8 @@ pub fn draw(app: &mut App, paint: &mut Paint<'_>, area: Rect, main: Rect, now: N
             *at = help(*at, glyphs, paint, area);
             None
         }
-        Over::Code(code) => {
+        Over::Code(code, sight) => {
+            sight.draw();
             enrolment(code, glyphs, paint, area);
             None
         }

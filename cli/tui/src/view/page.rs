@@ -108,17 +108,24 @@ fn facts_of(view: &SessionView, peer: Option<&Peer>, ctx: &Ctx<'_>, width: usize
     let counters = &view.counters;
     let rate = |bytes: u64| if bytes == 0 { "quiet".to_owned() } else { format!("{}/s", text::rate(bytes)) };
     let (up, down) = peer.map_or((0, 0), |peer| (peer.up.rate(ctx.now.mono), peer.down.rate(ctx.now.mono)));
-    let end = if counters_final(view) { ", final" } else { "" };
-    let flow =
-        |bytes, packets, now| format!("{}, {}, {}{end}", text::bytes(bytes), text::count(packets, "packet"), rate(now));
+    let end = if view.counters_final { ", final" } else { "" };
+    // Said where the number stands: it is compared with what an analyser counted.
+    let merged = if view.merged { " (merged)" } else { "" };
+    let flow = |bytes, packets, now| {
+        format!("{}, {}{merged}, {}{end}", text::bytes(bytes), text::count(packets, "packet"), rate(now))
+    };
     pair(lines, "up", flow(counters.up_bytes, counters.up_packets, up), Tone::Plain, ctx, width);
     pair(lines, "down", flow(counters.down_bytes, counters.down_packets, down), Tone::Plain, ctx, width);
+    if view.merged {
+        let why = "merged: the gateway's kernel counts packets that travel together as one";
+        pair(lines, "", why.to_owned(), Tone::Dim, ctx, width);
+    }
     let bad = counters.denied_packets + counters.spoofed_packets > 0;
-    let denied = format!(
-        "{}, {} with a foreign source",
-        text::count(counters.denied_packets, "packet"),
-        counters.spoofed_packets
-    );
+    let foreign = match (view.merged, counters.spoofed_packets) {
+        (true, 0) => "those with a foreign source are dropped uncounted".to_owned(),
+        (_, count) => format!("{count} with a foreign source"),
+    };
+    let denied = format!("{}, {foreign}", text::count(counters.denied_packets, "packet"));
     pair(lines, "denied", denied, if bad { Tone::Warn } else { Tone::Plain }, ctx, width);
     let shake = view
         .last_handshake_at
@@ -134,10 +141,6 @@ fn facts_of(view: &SessionView, peer: Option<&Peer>, ctx: &Ctx<'_>, width: usize
     pair(lines, "lane", lane, Tone::Plain, ctx, width);
     let ticket = view.ticket.as_ref().map(|ticket| format!(" (ticket {ticket})")).unwrap_or_default();
     pair(lines, "reason", format!("{}{ticket}", view.reason), Tone::Plain, ctx, width);
-}
-
-fn counters_final(view: &SessionView) -> bool {
-    view.counters_final
 }
 
 /// Both directions over its life: what the controller remembers, else what this screen has seen.

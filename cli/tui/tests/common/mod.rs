@@ -101,6 +101,7 @@ pub fn buffer(app: &mut App, width: u16, height: u16, now: Now) -> Buffer {
     let area = Rect { x: 0, y: 0, width, height };
     let mut buffer = Buffer::empty(area);
     thinlane_tui::draw(app, &mut buffer, area, now);
+    app.arrived();
     buffer
 }
 
