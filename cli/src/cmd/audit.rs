@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueHint};
-use serde_json::Value;
 use thinlane_wire::api::{AuditProblem, AuditReport, List, LogEntry, Schema};
 
 use crate::api::paths::query;
@@ -95,37 +94,17 @@ async fn tail(context: &Context, args: Tail) -> Result<()> {
     }
 }
 
-/// One entry on one line: when, who, what, and the short facts in it.
+/// One entry on one line: when, who, what, and the short facts in it, those first that people ask for.
 fn line(entry: &LogEntry) -> String {
-    let mut facts = Vec::new();
-    gather(&entry.entry, 0, &mut facts);
     let text = format!(
         "{:>6}  {}  {:<20}  {:<22}  {}",
         entry.index,
         time::local(entry.time),
         entry.actor,
         entry.kind,
-        facts.join(" ")
+        thinlane_tui::facts(&entry.entry)
     );
     clean(text.trim_end()).replace('\n', " ")
-}
-
-/// `name=value` of what is short, also of what stands one level deeper.
-fn gather(value: &Value, depth: u32, facts: &mut Vec<String>) {
-    /// Said in the line's other columns.
-    const SAID: [&str; 5] = ["schema", "time", "actor", "kind", "index"];
-    const MOST: usize = 12;
-    let Value::Object(fields) = value else { return };
-    for (name, value) in fields.iter().filter(|(name, _)| depth > 0 || !SAID.contains(&name.as_str())) {
-        match value {
-            _ if facts.len() >= MOST => return,
-            Value::String(text) => facts.push(format!("{name}={}", text.chars().take(60).collect::<String>())),
-            Value::Number(number) => facts.push(format!("{name}={number}")),
-            Value::Bool(flag) => facts.push(format!("{name}={flag}")),
-            Value::Object(_) if depth == 0 => gather(value, 1, facts),
-            _ => {}
-        }
-    }
 }
 
 fn judge(context: &Context, report: &AuditReport, what: &str) -> Result<()> {
@@ -188,7 +167,7 @@ fn verify(dir: &Path) -> Result<AuditReport> {
 mod tests {
     use super::*;
 
-    fn entry(value: Value) -> LogEntry {
+    fn entry(value: serde_json::Value) -> LogEntry {
         LogEntry {
             schema: Schema,
             index: 7,

@@ -72,7 +72,7 @@ pub async fn run(context: &Context, command: Lock) -> Result<()> {
 }
 
 pub async fn unlock(context: &Context, args: Unlock) -> Result<()> {
-    let path = match args.name {
+    let (path, what) = match args.name {
         Some(name) => {
             let kind = Kind::from_str(&args.what, false)
                 .map_err(|_| Failure::usage(format!("{:?} is none of user, org, site and asset", args.what)))?;
@@ -82,12 +82,12 @@ pub async fn unlock(context: &Context, args: Unlock) -> Result<()> {
                 Kind::Site => LockKind::Site,
                 Kind::Asset => LockKind::Asset,
             };
-            format!("/locks/{}/{}", word(kind), encode(name))
+            (format!("/locks/{}/{}", word(kind), encode(&name)), format!("{} {name}", word(kind)))
         }
-        None => item("locks", &args.what),
+        None => (item("locks", &args.what), format!("what {} locked", args.what)),
     };
     let _: Done = context.client()?.delete(&path).await?;
-    context.out.show(&json!({ "unlocked": true }), |_| "unlocked".to_owned())
+    context.out.show(&json!({ "unlocked": true }), |_| format!("{what} is unlocked"))
 }
 
 /// Says what a new lock has stopped; fails where a gateway is out of reach.
@@ -95,11 +95,12 @@ pub fn tell(context: &Context, lock: &LockView) -> Result<()> {
     context.out.show(lock, |lock| {
         let until = lock.until.map_or("until it is unlocked".to_owned(), |at| format!("until {}", time::local(at)));
         let ended = match lock.ended_sessions.len() {
-            0 => String::new(),
+            0 => "; no session was open".to_owned(),
             _ => format!("; ended: {}", text::joined(&lock.ended_sessions)),
         };
         format!("{} {} is locked {until} ({}){ended}", word(lock.kind), lock.name, lock.id)
     })?;
+    context.out.hint(&format!("to undo it: thinlane unlock {} {}", word(lock.kind), lock.name));
     if lock.ending_sessions.is_empty() {
         return Ok(());
     }

@@ -100,7 +100,12 @@ pub async fn run(context: &Context, command: Request) -> Result<()> {
         Request::Ls(args) => {
             let path = query("/requests", &[("pending", on(args.pending)), ("all", on(args.all))]);
             let requests: Vec<RequestView> = client.list(&path, usize::MAX).await?;
-            out.list(&requests, "there is no such request", table)
+            let nothing = match (args.pending, args.all) {
+                (true, _) => "no request waits for a decision",
+                (_, true) => "there is no request yet",
+                _ => "no request is open; thinlane request ls --all shows past ones",
+            };
+            out.list(&requests, nothing, table)
         }
         Request::Show { request } => {
             let request: RequestView = client.get(&item("requests", request)).await?;
@@ -109,13 +114,28 @@ pub async fn run(context: &Context, command: Request) -> Result<()> {
         Request::Approve { request, note } => {
             let request: RequestView = client.post(&verb("requests", request, "approve"), &Approve { note }).await?;
             out.show(&request, |request| match missing(request) {
-                None => format!("{} is {}", request.id, word(request.state)),
+                None => format!(
+                    "{} is {}: {} may connect to {} for {}",
+                    request.id,
+                    word(request.state),
+                    request.user,
+                    request.asset,
+                    time::duration(request.seconds)
+                ),
                 Some(missing) => format!("{} has your approval; it still needs {missing}", request.id),
             })
         }
         Request::Deny { request, reason } => {
             let request: RequestView = client.post(&verb("requests", request, "deny"), &Reason { reason }).await?;
-            out.show(&request, |request| format!("{} is {}", request.id, word(request.state)))
+            out.show(&request, |request| {
+                format!(
+                    "{} is {}: {} will not work on {}",
+                    request.id,
+                    word(request.state),
+                    request.user,
+                    request.asset
+                )
+            })
         }
         Request::Withdraw { request } => {
             let request: RequestView = client.post(&verb("requests", request, "withdraw"), &json!({})).await?;

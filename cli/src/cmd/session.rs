@@ -124,8 +124,10 @@ fn tell_end(context: &Context, status: StatusCode, session: &SessionView) -> Res
     context.out.show(session, |session| {
         let counters = &session.counters;
         format!(
-            "{} is {} ({}); {} up, {} down, {} denied",
+            "{}: {} on {} is {} ({}); {} up, {} down, {} denied",
             session.id,
+            session.user,
+            session.asset,
             word(session.state),
             text::or_dash(session.end_reason),
             text::bytes(counters.up_bytes),
@@ -203,7 +205,11 @@ fn show_event(context: &Context, data: &str) -> Result<bool> {
             time::duration(request.seconds),
             request.reason
         ),
-        LiveEvent::Site { site } => format!("{}  site {} is {}", clock(time::now()), site.site, site.state),
+        LiveEvent::Site { site } => {
+            let why = site.why_not_ready.as_ref().map(|why| format!(", not ready: {why}")).unwrap_or_default();
+            let lanes = text::count(site.lanes.into(), "open lane");
+            format!("{}  site {} is {} with {lanes}{why}", clock(time::now()), site.site, site.state)
+        }
         LiveEvent::Alarm { alarm } => {
             let site = alarm.site.as_deref().map(|site| format!(" at {site}")).unwrap_or_default();
             format!("{}  ALARM {}{site}: {}", clock(alarm.at), alarm.kind, alarm.detail)
@@ -253,20 +259,21 @@ pub fn word(state: SessionState) -> &'static str {
 }
 
 fn table(sessions: &[SessionView]) -> Table {
-    let mut table =
-        Table::new(&["id", "state", "user", "asset", "site", "task", "opened", "end", ">up", ">down", ">denied"]);
+    let mut table = Table::new(&[
+        "id", "state", "user", "org", "asset", "site", "task", "opened", "end", ">up", ">down", ">denied",
+    ]);
     for session in sessions {
-        let end = match (session.state, session.end_reason) {
-            (SessionState::Ended, Some(reason)) => reason.to_string(),
-            _ => session
-                .remaining_ms
-                .map(|left| format!("in {}", time::countdown(Span::from_millis(left))))
-                .unwrap_or_else(|| time::local_or_dash(session.ends_at)),
+        // What ended it, or is ending it; else the time left.
+        let end = match (session.end_reason, session.remaining_ms) {
+            (Some(reason), _) => reason.to_string(),
+            (None, Some(left)) => format!("{} left", time::countdown(Span::from_millis(left))),
+            (None, None) => time::local_or_dash(session.ends_at),
         };
         table.row([
             session.id.to_string(),
             word(session.state).to_owned(),
             session.user.to_string(),
+            text::or_dash(session.org.as_ref()),
             session.asset.to_string(),
             session.site.to_string(),
             session.task.to_string(),
@@ -299,6 +306,14 @@ fn show(session: &SessionView) -> String {
         (Some(reason), None) => reason.to_string(),
         (None, _) => String::new(),
     };
+    // Compared with what an analyser counted, this must be known.
+    let merged =
+        if session.merged { " (merged: the gateway's kernel counts those that travel together as one)" } else { "" };
+    let flow = |packets, bytes| format!("{}, {}{merged}", text::count(packets, "packet"), text::bytes(bytes));
+    let foreign = match (session.merged, counters.spoofed_packets) {
+        (true, 0) => "dropped uncounted by the gateway's kernel".to_owned(),
+        (_, packets) => text::count(packets, "packet"),
+    };
     let mut shown = text::pairs(&[
         ("id", session.id.to_string()),
         ("state", word(session.state).to_owned()),
@@ -315,10 +330,10 @@ fn show(session: &SessionView) -> String {
         ("left", session.remaining_ms.map(|left| time::countdown(Span::from_millis(left))).unwrap_or_default()),
         ("ended", session.ended_at.map(time::local).unwrap_or_default()),
         ("end reason", end),
-        ("up", format!("{}, {}", text::count(counters.up_packets, "packet"), text::bytes(counters.up_bytes))),
-        ("down", format!("{}, {}", text::count(counters.down_packets, "packet"), text::bytes(counters.down_bytes))),
+        ("up", flow(counters.up_packets, counters.up_bytes)),
+        ("down", flow(counters.down_packets, counters.down_bytes)),
         ("denied", text::count(counters.denied_packets, "packet")),
-        ("spoofed", text::count(counters.spoofed_packets, "packet")),
+        ("spoofed", foreign),
         ("counters", if session.counters_final { "final" } else { "as last reported" }.to_owned()),
         ("last handshake", time::local_or_dash(session.last_handshake_at)),
         ("engineer's end", session.endpoint.clone().unwrap_or_default()),

@@ -113,6 +113,12 @@ pub async fn run(context: &Context, command: Site) -> Result<()> {
     }
 }
 
+/// When, and how long ago: at night nobody subtracts.
+fn seen(at: thinlane_model::Wall) -> String {
+    let ago = thinlane_tui::text::about(at.until(time::now()).as_millis());
+    format!("{} ({ago} ago)", time::local(at))
+}
+
 fn table(sites: &[SiteView]) -> Table {
     let mut table = Table::new(&["site", "id", "state", "ready", ">lanes", "version", "last seen", "notes"]);
     for site in sites {
@@ -161,7 +167,7 @@ fn show(site: &SiteView) -> String {
         ("agent", text::or_dash(site.agent_version.as_ref())),
         ("backend", text::or_dash(site.backend.as_ref())),
         ("enrolled", time::local_or_dash(site.enrolled_at)),
-        ("last seen", time::local_or_dash(site.last_seen_at)),
+        ("last seen", site.last_seen_at.map_or_else(|| "never".to_owned(), seen)),
         ("clock", site.clock_offset_ms.map(clock).unwrap_or_default()),
         ("certificate until", time::local_or_dash(site.certificate_expires_at)),
         ("generation", site.generation.to_string()),

@@ -61,5 +61,6 @@ fn flag(on: bool, word: &str) -> Cell {
     if on { Cell::new(word, Tone::Warn) } else { Cell::dim("-") }
 }
 
-pub(crate) use other::{facts, word as request_word};
+pub use other::facts;
+pub(crate) use other::{actor, remarks, story, word as request_word};
 pub(crate) use sessions::{path as path_word, state as state_word, state_tone};

@@ -75,7 +75,9 @@ pub fn draw(app: &mut App, buffer: &mut Buffer, area: Rect, now: Now) -> Drawn {
     }
     // The outcome of a deed, and a filter while it is written.
     paint.first(bottom..bottom + 2);
-    status(app, &mut paint, Rect { y: bottom + 1, height: 1, ..area }, now);
+    if !matches!(app.over, Some(Over::Filter(_))) {
+        status(app, &mut paint, Rect { y: bottom, height: 2, ..area }, now);
+    }
     footer(app, &mut paint, Rect { y: bottom + 2, height: 1, ..area });
     let over = view::over::draw(app, &mut paint, area, main, now);
     Drawn { cursor: over.or(cursor), first: paint.into_first() }
@@ -164,11 +166,22 @@ fn banner(app: &App, needs: &[Attention], height: u16, now: Now) -> Vec<(String,
     lines
 }
 
-/// What came of the last deed.
+/// What came of the last deed: in the line above the keys, and in the one above that as well where it is long.
 fn status(app: &App, paint: &mut Paint<'_>, area: Rect, now: Now) {
-    let Some(outcome) = &app.outcome else { return };
-    if outcome.at.until(now.mono).as_millis() < OUTCOME_TIME {
-        paint.text(area.x, area.y, area.width, &outcome.text, app.glyphs.style(outcome.tone));
+    let Some(outcome) = app.outcome.as_ref().filter(|outcome| outcome.at.until(now.mono).as_millis() < OUTCOME_TIME)
+    else {
+        return;
+    };
+    let mut lines = text::wrap(&app.glyphs.clean(&outcome.text), usize::from(area.width));
+    if lines.len() > 2 {
+        // The rest is cut with a mark.
+        let rest = lines.split_off(1).join(" ");
+        lines.push(rest);
+    }
+    let top = area.y + 2 - lines.len().clamp(1, 2) as u16;
+    for (at, line) in lines.iter().enumerate() {
+        let filled = app.glyphs.fit(line, usize::from(area.width), false);
+        paint.text(area.x, top + at as u16, area.width, &filled, app.glyphs.style(outcome.tone));
     }
 }
 

@@ -39,6 +39,7 @@ pub mod text;
 mod view;
 
 pub use app::{Answer, App, Code, Effect};
+pub use columns::facts;
 pub use config::Config;
 pub use draw::draw;
 pub use key::Key;

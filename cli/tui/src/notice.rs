@@ -228,7 +228,9 @@ pub fn attention(model: &Model, now: Now) -> Vec<Attention> {
     }
     for peer in model.live().filter(|peer| peer.view.state == SessionState::Ending) {
         let view = &peer.view;
-        if peer.seen.until(now.mono).as_millis() > 5_000 {
+        let lost = model.sites.get(&view.site).is_some_and(|place| place.view.state == "offline");
+        // A close takes a moment, unless it cannot have got there.
+        if lost || peer.seen.until(now.mono).as_millis() > 5_000 {
             let text = format!(
                 "{}: {} on {} is ending, and {} has not confirmed it",
                 view.id, view.user, view.asset, view.site

@@ -53,6 +53,17 @@ impl<'a> Paint<'a> {
         }
     }
 
+    /// Makes an area blank, with this style and no other.
+    pub fn blank(&mut self, area: Rect, style: Style) {
+        let area = area.intersection(self.buffer.area);
+        for (x, y) in (area.top()..area.bottom()).flat_map(|y| (area.left()..area.right()).map(move |x| (x, y))) {
+            if let Some(cell) = self.buffer.cell_mut((x, y)) {
+                cell.reset();
+                cell.set_style(style);
+            }
+        }
+    }
+
     /// Gives a whole area a style.
     pub fn style(&mut self, area: Rect, style: Style) {
         self.buffer.set_style(area, style);
@@ -64,13 +75,7 @@ impl<'a> Paint<'a> {
         // What is inside comes before the border, which says nothing.
         self.first(area.top()..area.bottom());
         self.first(area.top() + 1..area.bottom().saturating_sub(1));
-        for y in area.top()..area.bottom() {
-            for x in area.left()..area.right() {
-                if let Some(cell) = self.buffer.cell_mut((x, y)) {
-                    cell.reset();
-                }
-            }
-        }
+        self.blank(area, Style::new());
         if area.width < 2 || area.height < 2 {
             return;
         }

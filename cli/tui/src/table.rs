@@ -193,6 +193,8 @@ pub fn arrange<'m, R: Listed>(items: impl Iterator<Item = &'m R>, list: &List, c
 
 /// Columns that fit into a width, each with its own; the most important first to be kept.
 pub fn layout<R: Listed>(list: &List, width: u16) -> Vec<(&'static Column<R>, u16)> {
+    /// A column that may be so wide holds texts of people.
+    const LONG: u16 = 60;
     let wanted: Vec<&Column<R>> = list.columns.iter().filter_map(|id| column::<R>(id)).collect();
     let mut by_rank: Vec<usize> = (0..wanted.len()).collect();
     by_rank.sort_by_key(|at| (wanted[*at].rank, *at));
@@ -206,15 +208,17 @@ pub fn layout<R: Listed>(list: &List, width: u16) -> Vec<(&'static Column<R>, u1
             used += more;
         }
     }
-    // What is left goes round, so that nobody gets all of it.
+    // What is left goes round, so that nobody gets all of it; long texts get more of it.
     let mut room = width.saturating_sub(used);
     let mut grown = true;
     while room > 0 && grown {
         grown = false;
         for at in &by_rank {
-            if room > 0 && widths[*at] > 0 && widths[*at] < wanted[*at].most {
-                widths[*at] += 1;
-                room -= 1;
+            let step = if wanted[*at].most >= LONG { 4 } else { 1 };
+            let more = step.min(room).min(wanted[*at].most.saturating_sub(widths[*at]));
+            if widths[*at] > 0 && more > 0 {
+                widths[*at] += more;
+                room -= more;
                 grown = true;
             }
         }

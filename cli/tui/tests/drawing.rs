@@ -3,7 +3,7 @@
 mod common;
 
 use common::{POOR, RICH, at, buffer, event, id, overview, picture, session, site, small, write};
-use ratatui::style::Color;
+use ratatui::style::{Color, Modifier};
 use serde_json::json;
 use thinlane_tui::{Input, Key, View};
 use unicode_width::UnicodeWidthStr;
@@ -237,6 +237,102 @@ fn the_page_of_a_session_shows_its_life_and_why_it_was_permitted() {
 }
 
 #[test]
+fn a_kill_that_nobody_has_confirmed_is_ending_at_every_width_and_stands_first() {
+    let mut app = small(RICH);
+    let mut one = session(7, 2_000_000, 1, 1);
+    one["state"] = json!("ending");
+    one["end_reason"] = json!("killed");
+    one.as_object_mut().expect("an object").remove("remaining_ms");
+    app.take(event("session", one.clone()), at(0));
+    app.take(event("site", site(2, "south", "offline", 1)), at(0));
+    for (width, height) in SIZES {
+        let lines = picture(&mut app, width, height, at(0));
+        let first = lines.iter().position(|line| line.contains("who")).expect("a head") + 1;
+        assert!(lines[first].contains("ending"), "{width}: {lines:#?}");
+        let killed = lines[first].matches("killed").count();
+        assert!(width > 80 || killed == 0, "{width}: it is not over: {}", lines[first]);
+    }
+    let all = picture(&mut app, 120, 40, at(0)).join("\n");
+    assert!(all.contains("is ending, and south has not confirmed it"), "{all}");
+    one["state"] = json!("ended");
+    app.take(event("session", one), at(0));
+    let lines = picture(&mut app, 80, 24, at(0));
+    assert!(lines.iter().any(|line| line.contains("killed")), "{lines:#?}");
+}
+
+#[test]
+fn what_a_narrow_screen_cuts_can_be_read_of_the_selected_row() {
+    let long =
+        "the gateway of that site said so, and it said a great deal more than fits into a column of eighty letters";
+    let entry = json!({"schema": 1, "index": 9, "time": "2026-11-22T03:00:00Z", "actor": "agent:x", "kind": "alarm.raised",
+        "leaf_hash": "", "entry": {"alarm": "teardown", "detail": long, "site": id("site", 1)}});
+    let mut sites = site(1, "north", "online", 3);
+    sites["ready"] = json!(false);
+    sites["why_not_ready"] = json!(long);
+    for (width, height) in SIZES {
+        for key in ['3', '4', '5'] {
+            let mut app = small(RICH);
+            app.take(event("site", sites.clone()), at(0));
+            app.take(Input::Entries(vec![serde_json::from_value(entry.clone()).expect("an entry")]), at(0));
+            app.press(Key::Char(key), at(0));
+            app.press(Key::Home, at(0));
+            let lines = picture(&mut app, width, height, at(0));
+            let rest = lines.iter().skip_while(|line| !line.starts_with('─')).map(|line| line.trim());
+            let told = rest.collect::<Vec<_>>().join(" ");
+            let wanted = if key == '5' { &long[..60] } else { long };
+            assert!(told.contains(wanted), "{key} at {width}: {lines:#?}");
+        }
+    }
+}
+
+#[test]
+fn a_long_outcome_is_read_whole_on_a_narrow_screen() {
+    let mut app = small(RICH);
+    let told = "not done: killing a session needs one of the roles ops, admin (ask somebody who is ops or admin)";
+    app.told(thinlane_tui::Answer::Failed(told.into()), at(0));
+    let lines = picture(&mut app, 80, 24, at(0));
+    assert_eq!(format!("{} {}", lines[21], lines[22]), told, "{lines:#?}");
+    assert!(lines[23].contains("? help"));
+}
+
+#[test]
+fn a_world_without_sessions_and_one_of_long_and_hostile_names_are_drawn() {
+    let mut app = small(RICH);
+    app.take(overview(Vec::new(), Vec::new(), Vec::new()), at(0));
+    app.tick(at(200_000));
+    for view in View::LISTS {
+        app.view = view;
+        for key in ['x', 'l', 'e', 'a', 'd', 't', 'u'] {
+            app.press(Key::Char(key), at(200_000));
+            assert!(app.over.is_none(), "{key} on {view:?}: there is nobody to do anything to");
+        }
+        picture(&mut app, 80, 24, at(200_000));
+    }
+    let mut evil = session(1, 300_000, 1, 1);
+    evil["user"] = json!("a".repeat(60));
+    evil["asset"] = json!("b".repeat(60));
+    for reason in [
+        "\u{200f}\u{202e}evil",
+        "👩\u{200d}🔧🔥".repeat(40).as_str(),
+        "日本語".repeat(60).as_str(),
+        "عربى",
+        "a\u{301}\u{301}",
+    ] {
+        evil["reason"] = json!(reason);
+        app.take(event("session", evil.clone()), at(0));
+        for (width, height) in SIZES {
+            let lines = picture(&mut app, width, height, at(0));
+            assert!(lines.iter().all(|line| line.width() <= usize::from(width)), "{reason}: {lines:#?}");
+            app.press(Key::Down, at(0));
+            app.press(Key::Enter, at(0));
+            let lines = picture(&mut app, width, height, at(0));
+            assert!(lines.iter().all(|line| line.width() <= usize::from(width)), "{reason}: {lines:#?}");
+            app.press(Key::Esc, at(0));
+        }
+    }
+}
+
+#[test]
 fn packets_that_a_kernel_has_merged_are_marked_as_such() {
     let page = |merged: bool| {
         let mut app = small(RICH);
@@ -266,7 +362,13 @@ fn an_enrolment_code_is_a_picture_where_it_fits_and_letters_everywhere() {
         let lines = picture(&mut app, size.0, size.1, at(0)).join("\n");
         assert!(lines.contains("7K2M-9Q4X-ABCD-EFGH-JKMN"), "{lines}");
         assert_eq!(lines.contains("--png"), !drawn, "{lines}");
-        assert_eq!(lines.matches(['█', '#']).count() > 50, drawn, "{lines}");
+        let drawing = buffer(&mut app, size.0, size.1, at(0));
+        let light = drawing.content().iter().filter(|cell| {
+            cell.symbol() == " " && (cell.modifier.contains(Modifier::REVERSED) || cell.bg == Color::Indexed(231))
+        });
+        let (blocks, light) = (lines.matches('█').count(), light.count());
+        assert_eq!(blocks > 50 || light > 300, drawn, "{blocks} {light}: {lines}");
+        assert!(!lines.contains('#'), "a letter is no dark square to a phone: {lines}");
         // It is gone with a key, and nothing keeps it.
         app.press(Key::Esc, at(0));
         assert!(!picture(&mut app, size.0, size.1, at(0)).join("\n").contains("7K2M"));

@@ -128,7 +128,7 @@ fn night(per_second: u64, size: (u16, u16), keys: &[Key]) -> Night {
                 }
             }
         }
-        if step % 2 == 0 {
+        if step.is_multiple_of(2) {
             let number = step * 7919 / 2;
             for one in 0..5 {
                 let total = step * 40_000 * (1 + (number + one) % 7);
@@ -140,7 +140,7 @@ fn night(per_second: u64, size: (u16, u16), keys: &[Key]) -> Night {
             pace.changed();
         }
         // The first picture is a whole one, and may take what it takes.
-        if millis > 10_000 && millis % 2_000 == 0 && waiting.is_none() {
+        if millis > 10_000 && millis.is_multiple_of(2_000) && waiting.is_none() {
             app.press(keys[pressed % keys.len()], now);
             pressed += 1;
             pace.pressed();

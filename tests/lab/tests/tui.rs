@@ -49,6 +49,19 @@ impl<'a> Terminal<'a> {
         self.tmux(&[&["send-keys"], keys].concat()).map(|_| ())
     }
 
+    /// Sends the screen a signal, and looks at the terminal that it leaves behind.
+    fn is_given_back_after(&self, signal: &str) -> Result<()> {
+        let pid = std::fs::read_to_string(self.pid_file())?;
+        self.lab.on("olga", &["kill", &format!("-{signal}"), pid.trim()]).run()?.good()?;
+        let left = self.wait("THE-END")?;
+        ensure!(left.contains(" icanon") && left.contains(" echo"), "{signal}: the terminal is still raw: {left}");
+        // An answer of the terminal that came too late would stand here, and at a shell's prompt.
+        ensure!(!left.contains("[0n"), "{signal}: {left}");
+        let state = self.tmux(&["display-message", "-p", "#{alternate_on} #{cursor_flag}"])?;
+        ensure!(state.trim() == "0 1", "{signal}: the other screen, or a hidden cursor: {state}");
+        Ok(())
+    }
+
     fn screen(&self) -> Result<String> {
         self.tmux(&["capture-pane", "-p"])
     }
@@ -175,11 +188,9 @@ fn a_controller_that_comes_back_is_followed_again(lab: &Lab) -> Result<()> {
     terminal.wait("is closed (killed)")?;
     ensure!(lane.show()?["end_reason"] == "killed");
     // Ended by a signal, it gives the terminal back as well.
-    let pid = std::fs::read_to_string(terminal.pid_file())?;
-    lab.on("olga", &["kill", "-TERM", pid.trim()]).run()?.good()?;
-    let left = terminal.wait("THE-END")?;
-    ensure!(left.contains(" icanon") && left.contains(" echo"), "the terminal is still raw: {left}");
-    Ok(())
+    terminal.is_given_back_after("TERM")?;
+    drop(terminal);
+    Terminal::open(lab, "C")?.is_given_back_after("HUP")
 }
 
 fn scripts_get_one_picture(lab: &Lab) -> Result<()> {

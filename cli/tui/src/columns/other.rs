@@ -4,7 +4,7 @@ use serde_json::Value;
 use thinlane_wire::api::{LogEntry, RequestState};
 
 use super::{ago, col, flag, moment, or_dash, seconds, text_key, time_key};
-use crate::model::{Asked, Place};
+use crate::model::{Asked, Model, Place};
 use crate::notice::{Class, Notice, Weight, words};
 use crate::table::{Cell, Column, Ctx, Key, Listed, RowId};
 use crate::text::{self, Tone};
@@ -239,8 +239,9 @@ static SITES: &[Column<Place>] = &[
         4,
         RIGHT,
         true,
-        "since its gateway was heard last",
-        |row, ctx, _| ago(row.view.last_seen_at, ctx),
+        "since its gateway was heard last; now: it is connected",
+        // What came last is told when the link changes, and not with each sign of life.
+        |row, ctx, _| if row.view.state == "online" { Cell::dim("now") } else { ago(row.view.last_seen_at, ctx) },
         |row, ctx| Key::maybe(row.view.last_seen_at.map(|at| ctx.model.since(at, ctx.now)))
     ),
     col!("clock", "clock", 7..9, 5, RIGHT, true, "the gateway's clock against the controller's", clock, |row, _| row
@@ -412,7 +413,17 @@ static ENTRIES: &[Column<LogEntry>] = &[
     col!("time", "time", 8..14, 0, LEFT, true, "when", |row, ctx, _| moment(row.time, ctx), |row, _| Key::Number(
         row.time.as_millis()
     )),
-    col!("actor", "actor", 12..24, 2, LEFT, true, "who", actor, |row, _| Key::text(&row.actor)),
+    col!(
+        "actor",
+        "actor",
+        12..24,
+        2,
+        LEFT,
+        true,
+        "who",
+        |row, ctx, _| Cell::plain(actor(&row.actor, ctx.model)),
+        |row, _| { Key::text(&row.actor) }
+    ),
     col!(
         "kind",
         "kind",
@@ -437,21 +448,25 @@ static ENTRIES: &[Column<LogEntry>] = &[
     ),
 ];
 
-/// Who; a gateway by its site's name.
-fn actor(row: &LogEntry, ctx: &Ctx<'_>, _: usize) -> Cell {
-    let site = row.actor.strip_prefix("agent:").and_then(|id| ctx.model.site_name(id));
-    Cell::plain(site.map_or_else(|| row.actor.clone(), |site| format!("agent:{site}")))
+/// Who did what the log says; a gateway by its site's name.
+pub(crate) fn actor(actor: &str, model: &Model) -> String {
+    let site = actor.strip_prefix("agent:").and_then(|id| model.site_name(id));
+    site.map_or_else(|| actor.to_owned(), |site| format!("agent:{site}"))
 }
 
 /// What a denial or an alarm is, in one line.
 fn told(row: &Notice, _: &Ctx<'_>, _: usize) -> Cell {
-    let text = match row.class {
+    Cell::plain(story(row))
+}
+
+/// The same as a text.
+pub(crate) fn story(row: &Notice) -> String {
+    match row.class {
         Class::Denied => format!("{} x {}", row.packets, row.detail),
         Class::Alarm if row.detail.is_empty() => words(&row.kind).to_owned(),
         Class::Alarm => format!("{}: {}", words(&row.kind), row.detail),
         Class::Refused => row.detail.clone(),
-    };
-    Cell::plain(text)
+    }
 }
 
 fn missing(row: &Asked, _: &Ctx<'_>, _: usize) -> Cell {
@@ -512,6 +527,13 @@ fn clock(row: &Place, _: &Ctx<'_>, _: usize) -> Cell {
 }
 
 fn notes(row: &Place, _: &Ctx<'_>, _: usize) -> Cell {
+    let notes = remarks(row);
+    let tone = if notes.is_empty() { Tone::Plain } else { Tone::Warn };
+    Cell::new(notes, tone)
+}
+
+/// What a person should notice of a site.
+pub(crate) fn remarks(row: &Place) -> String {
     let mut notes = Vec::new();
     if row.view.isolated {
         notes.push("isolated by its own switch".to_owned());
@@ -520,11 +542,11 @@ fn notes(row: &Place, _: &Ctx<'_>, _: usize) -> Cell {
         notes.push("locked".to_owned());
     }
     notes.extend(row.view.why_not_ready.clone());
-    Cell::new(notes.join("; "), if notes.is_empty() { Tone::Plain } else { Tone::Warn })
+    notes.join("; ")
 }
 
 /// `name=value` of what is short in an entry, also one level deeper; what people ask for first comes first.
-pub(crate) fn facts(entry: &Value) -> String {
+pub fn facts(entry: &Value) -> String {
     const MOST: usize = 14;
     const FIRST: [&str; 14] = [
         "user", "login", "alarm", "asset", "session", "id", "task", "reason", "detail", "why", "note", "command",

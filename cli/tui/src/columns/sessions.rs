@@ -86,7 +86,11 @@ static COLUMNS: &[Column<Peer>] = &[
         true,
         "time left, as a bar of the whole time; or the state it is in",
         left,
-        |peer, ctx| Key::maybe(peer.left(ctx.now))
+        |peer, ctx| match peer.view.state {
+            // What is not confirmed stands first: on a long list it would be missed at the end.
+            SessionState::Ending => Key::Number(-1),
+            _ => Key::maybe(peer.left(ctx.now)),
+        }
     ),
     col!("age", "age", 5..6, 8, RIGHT, true, "since it was opened", age, |peer, ctx| Key::maybe(
         peer.age(ctx.now, ctx.model.skew)
@@ -289,7 +293,12 @@ fn left(peer: &Peer, ctx: &Ctx<'_>, width: usize) -> Cell {
     let Some(left) = peer.left(ctx.now).filter(|_| peer.view.state == SessionState::Active) else {
         let mut word = state(peer.view.state).to_owned();
         if let Some(reason) = peer.view.end_reason {
-            word = if width < 16 { reason.to_string() } else { format!("{word}: {reason}") };
+            word = match (width < 16, peer.view.state) {
+                (false, _) => format!("{word}: {reason}"),
+                (true, SessionState::Ended) => reason.to_string(),
+                // "killed" would say that it is over, and nobody has confirmed that.
+                (true, _) => word,
+            };
         }
         return Cell::new(word, state_tone(peer.view.state));
     };

@@ -5,7 +5,7 @@ use ratatui::style::{Modifier, Style};
 use thinlane_model::Now;
 
 use crate::app::App;
-use crate::columns::request_word;
+use crate::columns::{actor, facts, remarks, request_word, story};
 use crate::keys::View;
 use crate::paint::Paint;
 use crate::table::{Ctx, List, Listed, RowId, arrange, layout};
@@ -50,15 +50,18 @@ pub fn requests(app: &mut App, paint: &mut Paint<'_>, area: Rect, now: Now) -> S
 pub fn sites(app: &mut App, paint: &mut Paint<'_>, area: Rect, now: Now) -> String {
     let drawn = {
         let ctx = app.shown(now);
-        draw(
-            app,
-            &ctx,
-            ctx.model.sites.values(),
-            View::Sites,
-            paint,
-            area,
-            "there is no site yet: thinlane site add NAME",
-        )
+        let empty = "there is no site yet: thinlane site add NAME";
+        let selected = match &app.list(View::Sites).selected {
+            Some(RowId::Site(name)) => ctx.model.sites.get(name),
+            _ => None,
+        };
+        let told = selected.map(|place| {
+            let notes = remarks(place);
+            let notes = if notes.is_empty() { "nothing of note".to_owned() } else { notes };
+            format!("{} is {}: {notes}", place.view.site, place.view.state)
+        });
+        let list = below(&ctx, told, paint, area);
+        draw(app, &ctx, ctx.model.sites.values(), View::Sites, paint, list, empty)
     };
     keep(app, View::Sites, drawn)
 }
@@ -66,7 +69,17 @@ pub fn sites(app: &mut App, paint: &mut Paint<'_>, area: Rect, now: Now) -> Stri
 pub fn alarms(app: &mut App, paint: &mut Paint<'_>, area: Rect, now: Now) -> String {
     let drawn = {
         let ctx = app.shown(now);
-        draw(app, &ctx, ctx.model.notices.iter(), View::Alarms, paint, area, "no denials and no alarms")
+        let selected = match &app.list(View::Alarms).selected {
+            Some(RowId::Notice(number)) => ctx.model.notices.iter().find(|notice| notice.number == *number),
+            _ => None,
+        };
+        let told = selected.map(|notice| {
+            let site = notice.site.as_ref().map(|site| format!(" at {site}")).unwrap_or_default();
+            let about = notice.about.as_ref().map(|about| format!(", {about}")).unwrap_or_default();
+            format!("{} {}{site}{about}: {}", text::moment(notice.at, ctx.zone), notice.class.word(), story(notice))
+        });
+        let list = below(&ctx, told, paint, area);
+        draw(app, &ctx, ctx.model.notices.iter(), View::Alarms, paint, list, "no denials and no alarms")
     };
     keep(app, View::Alarms, drawn)
 }
@@ -76,9 +89,44 @@ pub fn log(app: &mut App, paint: &mut Paint<'_>, area: Rect, now: Now) -> String
         let ctx = app.shown(now);
         let empty =
             if ctx.model.log_readable { "nothing was logged yet" } else { "your roles do not include reading the log" };
-        draw(app, &ctx, ctx.model.entries.iter(), View::Log, paint, area, empty)
+        let selected = match &app.list(View::Log).selected {
+            Some(RowId::Entry(index)) => ctx.model.entries.iter().find(|entry| entry.index == *index),
+            _ => None,
+        };
+        let told = selected.map(|entry| {
+            let who = actor(&entry.actor, ctx.model);
+            format!("{} {} {who}: {}", text::moment(entry.time, ctx.zone), entry.kind, facts(&entry.entry))
+        });
+        let list = below(&ctx, told, paint, area);
+        draw(app, &ctx, ctx.model.entries.iter(), View::Log, paint, list, empty)
     };
     keep(app, View::Log, drawn)
+}
+
+/// The selected row in full below its list, where columns had to cut it; what is left for the list.
+fn below(ctx: &Ctx<'_>, told: Option<String>, paint: &mut Paint<'_>, area: Rect) -> Rect {
+    let Some(told) = told else { return area };
+    let glyphs = ctx.glyphs;
+    let lines = text::wrap(&glyphs.clean(&told), usize::from(area.width.saturating_sub(2)));
+    // Always as high, so that the list does not jump from row to row.
+    let height = (area.height / 3).clamp(3, 6);
+    let list = Rect { height: area.height.saturating_sub(height), ..area };
+    rule(ctx, paint, Rect { y: list.bottom(), height: 1, ..area });
+    for (at, line) in lines.iter().enumerate().take(usize::from(height - 1)) {
+        paint.text(
+            area.x + 2,
+            list.bottom() + 1 + at as u16,
+            area.width.saturating_sub(2),
+            line,
+            glyphs.style(Tone::Plain),
+        );
+    }
+    list
+}
+
+fn rule(ctx: &Ctx<'_>, paint: &mut Paint<'_>, area: Rect) {
+    let line = if ctx.glyphs.unicode { "─" } else { "-" };
+    paint.text(area.x, area.y, area.width, &line.repeat(usize::from(area.width)), ctx.glyphs.style(Tone::Dim));
 }
 
 fn keep(app: &mut App, view: View, drawn: Drawn) -> String {
@@ -179,8 +227,7 @@ fn decision(ctx: &Ctx<'_>, list: &List, paint: &mut Paint<'_>, area: Rect) {
         _ => None,
     };
     let glyphs = ctx.glyphs;
-    let line = if glyphs.unicode { "─" } else { "-" };
-    paint.text(area.x, area.y, area.width, &line.repeat(usize::from(area.width)), glyphs.style(Tone::Dim));
+    rule(ctx, paint, area);
     let Some(asked) = selected else {
         let text = "select a request to read what the policy said of it";
         paint.text(area.x + 2, area.y + 1, area.width.saturating_sub(2), text, glyphs.style(Tone::Dim));

@@ -55,7 +55,7 @@ fn question(ask: &Ask, model: &Model, glyphs: Glyphs, paint: &mut Paint<'_>, are
     let policy = said(ask.target(), model).map(|said| text::wrap(&glyphs.clean(&said), inner)).unwrap_or_default();
     let policy = &policy[..policy.len().min(usize::from(area.height.saturating_sub(14)))];
     let rows = what.len() + policy.len() + usize::from(many) + ask.fields.len() + 2;
-    let frame = place(area, width, rows as u16 + 3);
+    let frame = place(area, width, rows as u16 + 2);
     paint.frame(frame, "Enter does this, Esc leaves", glyphs.style(Tone::Warn));
     let (x, wide) = (frame.x + 2, frame.width.saturating_sub(4));
     let mut y = frame.y + 1;
@@ -185,6 +185,15 @@ pub fn help_lines(width: usize) -> Vec<(String, Tone)> {
     lines
 }
 
+/// The modules of a line as blank letters on a light and a dark ground: a `#` is no dark square to a phone.
+fn blocks(line: &str, glyphs: Glyphs, paint: &mut Paint<'_>, (x, y): (u16, u16)) {
+    let dark = if glyphs.colour { Style::new().bg(Color::Indexed(16)) } else { Style::new() };
+    for (at, _) in line.char_indices().filter(|(_, letter)| *letter == '#') {
+        let module = Rect { x: x + at as u16, y, width: 1, height: 1 };
+        paint.blank(module, dark);
+    }
+}
+
 /// The code in letters, as a picture where there is room, and what to type on the gateway.
 fn enrolment(code: &Code, glyphs: Glyphs, paint: &mut Paint<'_>, area: Rect) {
     let picture = qr::lines(&code.code, glyphs.unicode).unwrap_or_default();
@@ -201,7 +210,11 @@ fn enrolment(code: &Code, glyphs: Glyphs, paint: &mut Paint<'_>, area: Rect) {
     let mut left = frame.x + 2;
     if fits {
         for (row, line) in picture.iter().enumerate() {
-            paint.raw(left, frame.y + 1 + row as u16, line, dark_on_light);
+            let y = frame.y + 1 + row as u16;
+            paint.raw(left, y, line, dark_on_light);
+            if !glyphs.unicode {
+                blocks(line, glyphs, paint, (left, y));
+            }
         }
         left += wide + 2;
     }

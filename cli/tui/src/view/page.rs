@@ -6,7 +6,7 @@ use thinlane_model::{Now, Wall};
 use thinlane_wire::api::{SessionState, SessionView};
 
 use crate::app::App;
-use crate::columns::{facts, path_word, state_tone, state_word};
+use crate::columns::{actor, facts, path_word, state_tone, state_word};
 use crate::model::Peer;
 use crate::notice::Class;
 use crate::page::{Found, Page, Stretch, stretches};
@@ -280,10 +280,8 @@ fn timeline(page: &Page, found: Option<&Found>, ctx: &Ctx<'_>, width: usize, lin
         return;
     };
     for entry in &found.timeline {
-        let line =
-            format!("{}  {}  {}  {}", text::clock(entry.time, ctx.zone), entry.kind, entry.actor, facts(&entry.entry));
-        let cut = ctx.glyphs.fit(&line, width.saturating_sub(2), false);
-        lines.push(vec![("  ".to_owned(), Tone::Plain), (cut.trim_end().to_owned(), Tone::Plain)]);
+        let line = format!("{}  {}  {}", entry.kind, actor(&entry.actor, ctx.model), facts(&entry.entry));
+        pair(lines, &text::clock(entry.time, ctx.zone), line, Tone::Plain, ctx, width);
     }
     for missing in found.missing.iter().chain(&page.problem) {
         pair(lines, "", missing.clone(), Tone::Warn, ctx, width);
