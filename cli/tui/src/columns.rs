@@ -1,5 +1,6 @@
 //! The columns of every list.
 
+mod facts;
 mod other;
 mod sessions;
 
@@ -61,6 +62,6 @@ fn flag(on: bool, word: &str) -> Cell {
     if on { Cell::new(word, Tone::Warn) } else { Cell::dim("-") }
 }
 
-pub use other::facts;
+pub use facts::facts;
 pub(crate) use other::{actor, remarks, story, word as request_word};
 pub(crate) use sessions::{path as path_word, state as state_word, state_tone};

@@ -1,8 +1,8 @@
 //! The columns of requests, sites, denials and alarms, and the log.
 
-use serde_json::Value;
 use thinlane_wire::api::{LogEntry, RequestState};
 
+use super::facts::facts;
 use super::{ago, col, flag, moment, or_dash, seconds, text_key, time_key};
 use crate::model::{Asked, Model, Place};
 use crate::notice::{Class, Notice, Weight, words};
@@ -543,56 +543,4 @@ pub(crate) fn remarks(row: &Place) -> String {
     }
     notes.extend(row.view.why_not_ready.clone());
     notes.join("; ")
-}
-
-/// `name=value` of what is short in an entry, also one level deeper; what people ask for first comes first.
-pub fn facts(entry: &Value) -> String {
-    const MOST: usize = 14;
-    const FIRST: [&str; 14] = [
-        "user", "login", "alarm", "asset", "session", "id", "task", "reason", "detail", "why", "note", "command",
-        "message", "request",
-    ];
-    let mut found = Vec::new();
-    gather(entry, 0, &mut found);
-    let place = |name: &str| FIRST.iter().position(|first| *first == name).unwrap_or(FIRST.len());
-    found.sort_by_key(|(name, _)| place(name));
-    found.truncate(MOST);
-    found.into_iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
-}
-
-fn gather<'a>(value: &'a Value, depth: u32, found: &mut Vec<(&'a str, String)>) {
-    /// Said in other columns, or of use to programs only.
-    const SAID: [&str; 16] = [
-        "schema",
-        "time",
-        "actor",
-        "kind",
-        "index",
-        "record",
-        "signature",
-        "policy_hash",
-        "arm_by",
-        "boot",
-        "deadline",
-        "gateway_key",
-        "engineer_key",
-        "serial",
-        "hash",
-        "counters_final",
-    ];
-    let Value::Object(fields) = value else { return };
-    for (name, value) in fields.iter().filter(|(name, _)| !SAID.contains(&name.as_str())) {
-        let shown = match value {
-            Value::String(text) if text.is_empty() => continue,
-            Value::String(text) => text.chars().take(80).collect(),
-            Value::Number(number) => number.to_string(),
-            Value::Bool(flag) => flag.to_string(),
-            Value::Object(_) if depth == 0 => {
-                gather(value, 1, found);
-                continue;
-            }
-            _ => continue,
-        };
-        found.push((name, shown));
-    }
 }
