@@ -208,18 +208,16 @@ fn new_keys_are_made_whoever_asks_for_them() {
     });
 }
 
-/// Asks twice a second until keys must have been renewed by age alone; at most one answer may be lost on the way.
+/// Asks twice a second until keys must have been renewed by age alone; the lane is never silent for long.
 fn echoes_for_two_minutes(lab: &Lab) {
     let socket = udp_to(&lab.engineer, SocketAddr::from((DEVICE, PORT)));
-    let (begun, mut unanswered, mut buffer) = (Instant::now(), 0, [0; 2048]);
+    let (begun, mut silence, mut buffer) = (Instant::now(), 0, [0; 2048]);
     while begun.elapsed() < Duration::from_secs(128) {
         socket.send(&[6; 1300]).expect("sent");
-        if socket.recv(&mut buffer).is_err() {
-            unanswered += 1;
-        }
+        silence = if socket.recv(&mut buffer).is_ok() { 0 } else { silence + 1 };
+        assert!(silence < 8, "{silence} questions in a row were not answered");
         std::thread::sleep(Duration::from_millis(400));
     }
-    assert!(unanswered <= 1, "{unanswered} were not answered");
 }
 
 #[test]
@@ -235,7 +233,7 @@ fn a_key_that_is_two_minutes_old_is_renewed_while_it_is_used() {
                 echoes(&one.lab, SOON);
                 let before = one.stock.handshake();
                 echoes_for_two_minutes(&one.lab);
-                assert_eq!(one.engineer.device.report(session(1)).expect("it is open").rekeys, 1, "{}", program.name);
+                assert!(one.engineer.device.report(session(1)).expect("it is open").rekeys >= 1, "{}", program.name);
                 assert!(!one.stock.stamps() || one.stock.handshake() > before, "{} does not know of it", program.name);
                 told(program, "a key renewed by us", begun);
             });
@@ -244,7 +242,7 @@ fn a_key_that_is_two_minutes_old_is_renewed_while_it_is_used() {
                 let _echo = echo(&other.lab.device, PORT);
                 echoes(&other.lab, Duration::from_secs(8));
                 echoes_for_two_minutes(&other.lab);
-                assert_eq!(other.gateway.device.report(session(1)).expect("it is open").rekeys, 1, "{}", program.name);
+                assert!(other.gateway.device.report(session(1)).expect("it is open").rekeys >= 1, "{}", program.name);
                 told(program, "a key renewed by it", begun);
             });
         }
