@@ -21,7 +21,6 @@ mod lane;
 pub mod link;
 mod mac1;
 pub mod offload;
-pub mod packet;
 mod switch;
 mod sys;
 mod timing;
@@ -32,4 +31,5 @@ pub use device::{Backend, DeniedFlow, Device, DeviceError, Direction, Event, Lan
 pub use kernel::{Kernel, KernelConfig, KernelError};
 pub use offload::{Offload, OffloadError, TunOffload};
 pub use switch::fuzz_device;
+pub use thinlane_packet as packet;
 pub use userspace::{Userspace, UserspaceConfig};

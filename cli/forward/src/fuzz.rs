@@ -216,7 +216,7 @@ impl Story<'_> {
     fn learn(&mut self, bytes: &[u8]) {
         let packet = packet::parse(bytes).expect("what leaves is a packet");
         assert!(bytes.len() <= crate::inner::MTU && packet.source == ENGINEER && packet.destination == *ASSET.ip());
-        let Some((port, to)) = packet.ports().filter(|_| packet.offset == 0) else { return };
+        let Some((port, to)) = packet::ports(&packet).filter(|_| packet.offset == 0) else { return };
         assert_eq!(to, ASSET.port(), "it leaves for another port");
         let word =
             |at: usize| packet.payload.get(at..at + 4).and_then(|word| word.try_into().ok()).map(u32::from_be_bytes);

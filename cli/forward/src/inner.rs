@@ -149,7 +149,7 @@ impl Inner {
             Kind::Udp(_) => packet::UDP,
         };
         // Only a whole packet and a first fragment show their ports; the others say nothing without it.
-        let ports = packet.offset > 0 || packet.ports().is_some_and(|(source, _)| source == self.asset.port());
+        let ports = packet.offset > 0 || packet::ports(packet).is_some_and(|(source, _)| source == self.asset.port());
         packet.source == *self.asset.ip() && packet.destination == self.address && packet.protocol == protocol && ports
     }
 
@@ -164,12 +164,12 @@ impl Inner {
     fn take_whole(&mut self, bytes: &[u8], packet: &Ipv4<'_>, now: Instant) -> Option<(SocketAddr, Vec<u8>)> {
         match &mut self.kind {
             Kind::Tcp(stack) => {
-                let (_, to) = packet.ports()?;
+                let (_, to) = packet::ports(packet)?;
                 stack.take(bytes, to, now);
                 None
             }
             Kind::Udp(udp) => {
-                let datagram = packet.udp().filter(|datagram| datagram.source_port == self.asset.port())?;
+                let datagram = packet::datagram(packet).filter(|datagram| datagram.source_port == self.asset.port())?;
                 let local = udp.flows.arrives(datagram.destination_port, now)?;
                 Some((local, datagram.payload.to_vec()))
             }
@@ -216,7 +216,7 @@ mod tests {
             inner.send(local(asker), b"question", NOW);
             let bytes = inner.packet().expect("a packet");
             let packet = packet::parse(&bytes).expect("IPv4");
-            let datagram = packet.udp().expect("UDP");
+            let datagram = packet::datagram(&packet).expect("UDP");
             assert_eq!((packet.source, packet.destination), (ENGINEER, ASSET));
             assert_eq!((datagram.destination_port, datagram.payload), (7, &b"question"[..]));
             ports.push(datagram.source_port);
@@ -233,7 +233,7 @@ mod tests {
         let mut inner = inner(Protocol::Udp);
         inner.send(local(1000), b"question", NOW);
         let bytes = inner.packet().expect("a packet");
-        let port = packet::parse(&bytes).and_then(|packet| packet.udp()).expect("UDP").source_port;
+        let port = packet::parse(&bytes).and_then(|packet| packet::datagram(&packet)).expect("UDP").source_port;
         let other = Ipv4Addr::new(198, 18, 0, 8);
         let mut tcp = answer(ASSET, ENGINEER, 7, port, b"x");
         (tcp[9], tcp[10], tcp[11]) = (packet::TCP, 0, 0);

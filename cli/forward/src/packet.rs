@@ -1,32 +1,20 @@
-//! As much of IPv4 and UDP as the near end of a lane needs: strict reading, plain writing.
+//! As much of IPv4 and UDP as the near end of a lane needs: reading as the gateway reads, plain writing.
 //!
-//! Pure. IPv4 after RFC 791, UDP after RFC 768, the checksum after RFC 1071.
+//! Pure. IPv4 after RFC 791, UDP after RFC 768.
 
 use std::net::Ipv4Addr;
 
-/// Length of an IPv4 header without options.
-pub const IPV4_HEADER: usize = 20;
+use thinlane_packet::{self as ip, number};
+pub use thinlane_packet::{IPV4_HEADER, Ipv4, checksum};
+
 /// Length of a UDP header.
 pub const UDP_HEADER: usize = 8;
 /// The longest IPv4 packet.
 pub const LONGEST: usize = u16::MAX as usize;
 /// The number of TCP in the IP header (IANA).
-pub const TCP: u8 = 6;
+pub const TCP: u8 = number::TCP;
 /// The number of UDP in the IP header (IANA).
-pub const UDP: u8 = 17;
-
-/// An IPv4 packet with a whole, right header without options.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ipv4<'a> {
-    pub source: Ipv4Addr,
-    pub destination: Ipv4Addr,
-    pub protocol: u8,
-    pub id: u16,
-    pub more_fragments: bool,
-    /// Where the payload begins in the whole packet's payload, in bytes.
-    pub offset: usize,
-    pub payload: &'a [u8],
-}
+pub const UDP: u8 = number::UDP;
 
 /// The ports of a transport header and what follows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,86 +24,32 @@ pub struct Datagram<'a> {
     pub payload: &'a [u8],
 }
 
-fn be16(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
-}
-
-fn address(bytes: &[u8], at: usize) -> Option<Ipv4Addr> {
-    let octets: [u8; 4] = bytes.get(at..at + 4)?.try_into().ok()?;
-    Some(octets.into())
-}
-
-/// The Internet checksum of `bytes`, begun with `start`: zero over data that includes a right one.
-pub fn checksum(start: u32, bytes: &[u8]) -> u16 {
-    let mut sum = u64::from(start);
-    let mut pairs = bytes.chunks_exact(2);
-    for pair in &mut pairs {
-        sum += u64::from(u16::from_be_bytes([pair[0], pair[1]]));
-    }
-    if let [last] = pairs.remainder() {
-        sum += u64::from(*last) << 8;
-    }
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
-}
-
-/// What the TCP and UDP checksums begin with: addresses, protocol and length.
+/// What the TCP and UDP checksums begin with; nothing that long is ever written, nor read.
 pub(crate) fn pseudo_header(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, length: usize) -> u32 {
-    let halves = |address: Ipv4Addr| (address.to_bits() >> 16) + (address.to_bits() & 0xffff);
-    halves(source) + halves(destination) + u32::from(protocol) + length as u32
+    ip::pseudo_header(source, destination, protocol, u16::try_from(length).unwrap_or(u16::MAX))
 }
 
 /// Reads an IPv4 packet that fills `bytes` exactly; `None`: it is none, or carries options, or contradicts itself.
 pub fn parse(bytes: &[u8]) -> Option<Ipv4<'_>> {
-    let header = bytes.get(..IPV4_HEADER)?;
-    let whole = usize::from(be16(header, 2)?) == bytes.len();
-    if header[0] != 0x45 || !whole || checksum(0, header) != 0 {
-        return None;
-    }
-    let fragment = be16(header, 6)?;
-    let payload = &bytes[IPV4_HEADER..];
-    let (more_fragments, offset) = (fragment & 0x2000 != 0, usize::from(fragment & 0x1fff) * 8);
-    let ragged = more_fragments && (payload.is_empty() || !payload.len().is_multiple_of(8));
-    if fragment & 0x8000 != 0 || ragged || IPV4_HEADER + offset + payload.len() > LONGEST {
-        return None;
-    }
-    Some(Ipv4 {
-        source: address(header, 12)?,
-        destination: address(header, 16)?,
-        protocol: header[9],
-        id: be16(header, 4)?,
-        more_fragments,
-        offset,
-        payload,
-    })
+    ip::parse_ipv4(bytes).ok()
 }
 
-impl<'a> Ipv4<'a> {
-    /// Whether this is only a part of a packet.
-    pub fn is_fragment(&self) -> bool {
-        self.more_fragments || self.offset > 0
-    }
+/// The ports of an unfragmented TCP or UDP packet.
+pub fn ports(packet: &Ipv4<'_>) -> Option<(u16, u16)> {
+    let port = |at: usize| Some(u16::from_be_bytes(packet.payload.get(at..at + 2)?.try_into().ok()?));
+    Some((port(0)?, port(2)?))
+}
 
-    /// The ports of an unfragmented TCP or UDP packet.
-    pub fn ports(&self) -> Option<(u16, u16)> {
-        Some((be16(self.payload, 0)?, be16(self.payload, 2)?))
+/// Reads an unfragmented UDP datagram, whose checksum must be right where there is one.
+pub fn datagram<'a>(packet: &Ipv4<'a>) -> Option<Datagram<'a>> {
+    let read = packet.udp().ok()?;
+    let start = pseudo_header(packet.source, packet.destination, UDP, packet.payload.len());
+    let unsigned = packet.payload.get(6..8)? == [0, 0];
+    if packet.is_fragment() || !(unsigned || checksum(start, packet.payload) == 0) {
+        return None;
     }
-
-    /// Reads an unfragmented UDP datagram, whose checksum must be right where there is one.
-    pub fn udp(&self) -> Option<Datagram<'a>> {
-        let length = usize::from(be16(self.payload, 4)?);
-        if length < UDP_HEADER || length != self.payload.len() {
-            return None;
-        }
-        let start = pseudo_header(self.source, self.destination, UDP, length);
-        if be16(self.payload, 6)? != 0 && checksum(start, self.payload) != 0 {
-            return None;
-        }
-        let (source_port, destination_port) = self.ports()?;
-        Some(Datagram { source_port, destination_port, payload: &self.payload[UDP_HEADER..] })
-    }
+    let payload = &packet.payload[UDP_HEADER..];
+    Some(Datagram { source_port: read.source_port, destination_port: read.destination_port, payload })
 }
 
 /// Writes a UDP header and its payload, checksum included; `None`: it is too long for one packet.
@@ -194,11 +128,11 @@ mod tests {
         let datagram = Datagram { source_port: 7, destination_port: 50_000, payload: b"measured value" };
         let udp = write_udp(source, destination, datagram).expect("it fits");
         let bytes = write(packet(&udp));
-        assert_eq!(parse(&bytes).and_then(|packet| packet.udp()), Some(datagram));
+        assert_eq!(parse(&bytes).and_then(|packet| super::datagram(&packet)), Some(datagram));
         for bit in 0..bytes.len() * 8 {
             let mut other = bytes.clone();
             other[bit / 8] ^= 1 << (bit % 8);
-            let read = parse(&other).and_then(|packet| packet.udp());
+            let read = parse(&other).and_then(|packet| super::datagram(&packet));
             assert!(read.is_none(), "bit {bit} may change unnoticed");
         }
     }

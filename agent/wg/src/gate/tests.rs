@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use thinlane_model::{PacketVerdict::*, Span};
 
 use super::*;
-use crate::packet::tests::{icmp, ipv4, tcp, udp};
+use crate::packet::sample::{icmp, ipv4, tcp, udp};
 
 const ME: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 1);
 const ASSET: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);

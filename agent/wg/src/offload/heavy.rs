@@ -54,7 +54,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::packet::tests::{icmp, tcp, udp};
+    use crate::packet::sample::{icmp, tcp, udp};
 
     const ME: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 1);
     const ASSET: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);

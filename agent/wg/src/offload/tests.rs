@@ -6,7 +6,7 @@ use super::coalesce::{Coalescer, Sink};
 use super::header::{HEADER, Header, Kind};
 use super::parcel::Parcel;
 use crate::packet::Malformed;
-use crate::packet::tests::naive_checksum;
+use crate::packet::sample::naive_checksum;
 
 mod coalescing;
 mod cutting;

@@ -14,7 +14,7 @@ use crate::device::{Event, LaneRole, LaneSpec};
 use crate::key::{key_pair, preshared_key};
 use crate::lane::Output;
 use crate::offload::parcel::Parcel;
-use crate::packet::{self, tests::udp};
+use crate::packet::{self, sample::udp};
 
 mod clock;
 mod talk;

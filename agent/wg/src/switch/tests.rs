@@ -8,7 +8,7 @@ use super::*;
 use crate::clock;
 use crate::device::{Event, LaneRole};
 use crate::key::{key_pair, preshared_key};
-use crate::packet::tests::{tcp, udp};
+use crate::packet::sample::{tcp, udp};
 
 const ME: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 1);
 const ASSET: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);

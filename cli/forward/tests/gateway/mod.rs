@@ -203,7 +203,7 @@ impl Inside {
                 continue;
             };
             let whole = Ipv4 { payload: &payload, more_fragments: false, offset: 0, ..part };
-            let asked = whole.udp().expect("a datagram");
+            let asked = packet::datagram(&whole).expect("a datagram");
             let answer = Datagram { source_port: PORT, destination_port: asked.source_port, payload: asked.payload };
             let answer = packet::write_udp(ASSET, ENGINEER, answer).expect("it fits");
             let back = Ipv4 { source: ASSET, destination: ENGINEER, payload: &answer, ..whole };

@@ -4,13 +4,16 @@
 //! header field is `Malformed`, which a lane treats as denied. IPv4 after RFC 791, TCP after RFC 9293, ICMP
 //! errors after RFC 792 and RFC 1812.
 
+#![forbid(unsafe_code)]
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+pub mod sample;
 mod write;
 pub use write::{Reset, TcpReset, clamp_mss, tcp_reset};
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
 /// Length of an IPv4 header without options.
 pub const IPV4_HEADER: usize = 20;
@@ -335,6 +338,11 @@ impl<'a> Ipv4<'a> {
             source_port: be16(inner, inner_header).ok_or(Malformed::Short)?,
             destination_port: be16(inner, inner_header + 2).ok_or(Malformed::Short)?,
         })
+    }
+
+    /// Whether this is only a part of a packet.
+    pub fn is_fragment(&self) -> bool {
+        self.more_fragments || self.offset > 0
     }
 
     /// The destination port, where this packet shows one.
