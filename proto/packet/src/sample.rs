@@ -5,14 +5,7 @@ use std::net::Ipv4Addr;
 use super::{IPV4_HEADER, TCP_HEADER, number};
 
 /// An IPv4 packet with a right header checksum.
-pub fn ipv4(
-    source: Ipv4Addr,
-    destination: Ipv4Addr,
-    protocol: u8,
-    id: u16,
-    fragment: u16,
-    payload: &[u8],
-) -> Vec<u8> {
+pub fn ipv4(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, id: u16, fragment: u16, payload: &[u8]) -> Vec<u8> {
     let mut packet = vec![0u8; IPV4_HEADER];
     packet[0] = 0x45;
     packet[2..4].copy_from_slice(&((IPV4_HEADER + payload.len()) as u16).to_be_bytes());

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::ground::{Ground, until};
+use crate::ground::{Ground, INNER, until};
 use crate::peer::{Keys, Kind, Peer, Tunnel};
 use crate::rounds::Plan;
 use crate::tcp;
@@ -40,10 +40,11 @@ pub fn measure(ground: &Ground, keys: &Keys, plan: &Plan) -> Result<Crowd> {
     let sink = Sink::new(ground)?;
     let to = tunnel.to;
     let sockets = ground.within(0, move || {
-        let nth = |number: u32| Ipv4Addr::from_bits(to.to_bits() + number);
+        let nth = |first: Ipv4Addr, number: u32| Ipv4Addr::from_bits(first.to_bits() + number);
         let socket = |number: u32| -> std::io::Result<UdpSocket> {
-            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-            socket.connect((nth(number), PORT))?;
+            // A lane takes nothing that comes from another one's address.
+            let socket = UdpSocket::bind((nth(INNER[0], number), 0))?;
+            socket.connect((nth(to, number), PORT))?;
             Ok(socket)
         };
         (0..LANES).map(socket).collect::<std::io::Result<Vec<_>>>()

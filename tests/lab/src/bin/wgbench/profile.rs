@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::cost::{self, Cost, PAYLOAD};
 use crate::ground::{Folder, Ground};
@@ -24,9 +24,8 @@ pub struct Profile {
     spent: f64,
     kernel: f64,
     rate: f64,
-    /// Share of the samples by program or library, and by function; empty where nothing could sample.
-    places: Vec<(f64, String)>,
-    functions: Vec<(f64, String)>,
+    /// Share of the samples by program or library, and by function; or why nothing could sample.
+    samples: Result<(Shares, Shares)>,
     /// System calls of the near and the far end for a thousand segments, while they were watched.
     calls: [Vec<(String, f64)>; 2],
 }
@@ -42,7 +41,7 @@ pub fn measure(ground: &Ground, keys: &Keys, seconds: u64) -> Result<Profile> {
     let (user, system) = ((after.user - before.user) as f64, (after.system - before.system) as f64);
     let ids: Vec<u32> = tunnel.ends.iter().map(crate::process::Process::id).collect();
     let folder = Folder::new("profile")?;
-    let sampled = watched(ground, &to, || sample(&ids, folder.path()))??;
+    let samples = watched(ground, &to, || sample(&ids, folder.path()))?;
     let near = watched(ground, &to, || calls(&ids[..1], folder.path()))??;
     let far = watched(ground, &to, || calls(&ids[1..], folder.path()))??;
     Ok(Profile {
@@ -50,8 +49,7 @@ pub fn measure(ground: &Ground, keys: &Keys, seconds: u64) -> Result<Profile> {
         spent: (after.seconds - before.seconds) * 1e9 / (seen.bytes / PAYLOAD as f64),
         kernel: if user + system > 0.0 { system / (user + system) } else { 0.0 },
         rate: seen.rate,
-        places: sampled.0,
-        functions: sampled.1,
+        samples,
         calls: [near, far],
     })
 }
@@ -69,20 +67,21 @@ fn watched<R: Send>(ground: &Ground, to: &str, act: impl FnOnce() -> R + Send) -
 
 type Shares = Vec<(f64, String)>;
 
-/// Where both ends were when the clock ticked, with `perf`; nothing where there is none, or it may not look.
+/// Where both ends were when the clock ticked, with `perf`.
 fn sample(ids: &[u32], folder: &Path) -> Result<(Shares, Shares)> {
     let file = folder.join("samples").display().to_string();
     let ids = ids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
     let taken = Command::new("perf")
-        .args(["record", "-q", "-e", "cpu-clock", "-F", "1999", "-p", &ids, "-o", &file, "--", "sleep", "1.5"])
+        .args(["record", "-q", "-e", "cpu-clock", "-F", "499", "-p", &ids, "-o", &file, "--", "sleep", "1.5"])
         .stdin(Stdio::null())
-        .output();
-    if !taken.is_ok_and(|output| output.status.success()) {
-        return Ok((Vec::new(), Vec::new()));
+        .output()
+        .context("perf")?;
+    if !taken.status.success() {
+        bail!("perf: {}", String::from_utf8_lossy(&taken.stderr).trim());
     }
     let report = |by: &str| -> Result<Shares> {
         let told = Command::new("perf")
-            .args(["report", "-i", &file, "--stdio", "-q", "--no-children", "-g", "none", "--sort", by])
+            .args(["report", "-i", &file, "--stdio", "-q", "--no-children", "--sort", by])
             .output()
             .context("perf report")?;
         let line = |line: &str| {
@@ -159,14 +158,15 @@ pub fn print(seen: &Result<Profile>) {
         "  {:.0} % of the clock ticks were the kernel's: system calls, its network stack, copies",
         seen.kernel * 100.0
     );
-    if seen.places.is_empty() {
-        println!("  samples: none (perf is not here, or may not look)");
-    } else {
-        let places: Vec<String> =
-            seen.places.iter().take(4).map(|(share, name)| format!("{share:.1} % {name}")).collect();
-        println!("  samples by place: {}", places.join(", "));
-        println!("  samples by function:");
-        seen.functions.iter().for_each(|(share, name)| println!("    {share:>5.1} %  {name}"));
+    match &seen.samples {
+        Err(error) => println!("  samples: none: {error:#}"),
+        Ok((places, functions)) => {
+            let places: Vec<String> =
+                places.iter().take(4).map(|(share, name)| format!("{share:.1} % {name}")).collect();
+            println!("  samples by place: {}", places.join(", "));
+            println!("  samples by function:");
+            functions.iter().for_each(|(share, name)| println!("    {share:>5.1} %  {name}"));
+        }
     }
     for (end, calls) in ["near", "far"].into_iter().zip(&seen.calls) {
         let calls: Vec<String> = calls.iter().map(|(name, count)| format!("{name} {count:.1}")).collect();
