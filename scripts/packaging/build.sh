@@ -28,13 +28,24 @@ programs() {
         done
         return
     fi
-    made=${CARGO_TARGET_DIR:-$here/target}/$target/dist
     echo "${dim}Building for $arch (some minutes) ...${plain}" >&2
     case $arch in
-        "$(uname -m)") build_here "$target" -p thinlane-agent -p thinlane-controller -p thinlane-cli ;;
-        aarch64) build_aarch64 ;;
+        "$(uname -m)") build_here "$target" ;;
+        aarch64) build_aarch64 "$target" ;;
         *) build_std "$arch" "$target" ;;
-    esac
+    esac && collect "$target"
+}
+
+# collect TARGET: what was built is in $made. The profiles have directories of their own.
+collect() {
+    local built=${CARGO_TARGET_DIR:-$here/target}/$1
+    made=$work/made/$1
+    rm -rf "$made"
+    mkdir -p "$made"
+    cp "$built/dist/thinlane-agent" "$made/"
+    case $1 in arm*|mips*) return ;; esac
+    cp "$built/release/thinlane" "$made/"
+    case $1 in "$(uname -m)"-*) cp "$built/release/thinlane-controller" "$made/" ;; esac
 }
 
 # No path of the machine that builds stands in the program.
@@ -44,14 +55,21 @@ remap() {
         "$here" "${CARGO_HOME:-$HOME/.cargo}" "${CARGO_TARGET_DIR:-$here/target}"
 }
 
-# cargo_dist TARGET FLAGS...: with static linking
+# The gateway's program, small: cargo_dist TARGET FLAGS...
 cargo_dist() {
-    local target=$1 name
-    shift
+    cargo_static dist "$1" "-C force-unwind-tables=no -C link-arg=-Wl,-T,$here/scripts/packaging/no-unwind.ld $(link_small "$1")" -p thinlane-agent "${@:2}"
+}
+
+# The programs for people's machines and for the controller's, as they are tested and measured: cargo_release TARGET FLAGS...
+cargo_release() { cargo_static release "$1" '' "${@:2}"; }
+
+# cargo_static PROFILE TARGET RUSTFLAGS FLAGS...
+cargo_static() {
+    local profile=$1 target=$2 flags=$3 name
+    shift 3
     name=$(echo "$target" | tr 'a-z-' 'A-Z_')
-    # A panic ends the program: nothing is ever unwound.
-    (cd "$here" && env "CARGO_TARGET_${name}_RUSTFLAGS=-C target-feature=+crt-static -C force-unwind-tables=no $(remap) $(link_small "$target")" \
-        nice -n 10 cargo build --quiet --locked --profile dist --target "$target" "$@")
+    (cd "$here" && env "CARGO_TARGET_${name}_RUSTFLAGS=-C target-feature=+crt-static $(remap) $flags" \
+        nice -n 10 cargo build --quiet --locked --profile "$profile" --target "$target" "$@")
 }
 
 # LLD, which recent compilers for this machine link with, folds equal functions and packs relocations; others do not.
@@ -64,17 +82,17 @@ link_small() {
 
 build_here() {
     need cc:gcc cc:libc6-dev
-    cargo_dist "$@"
+    cargo_dist "$1" && cargo_release "$1" -p thinlane-controller -p thinlane-cli
 }
 
 # Debian carries a newer compiler with libraries for arm64; rustup's has them for this machine alone.
 build_aarch64() {
     [ -e /usr/lib/rustlib/aarch64-unknown-linux-gnu ] || [ -e /usr/lib/rust-web/lib/rustlib/aarch64-unknown-linux-gnu ] || foreign arm64 libstd-rust-web-dev:arm64
     need aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu aarch64-linux-gnu-gcc:libc6-dev-arm64-cross /usr/bin/rustc:rustc-web /usr/bin/cargo:cargo-web
-    PATH=/usr/bin:/bin CARGO_HOME=${CARGO_HOME:-$HOME/.cargo} \
-        CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc AR_aarch64_unknown_linux_gnu=aarch64-linux-gnu-ar \
-        CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc RUSTC_WRAPPER='' \
-        cargo_dist aarch64-unknown-linux-gnu -p thinlane-agent -p thinlane-cli
+    (
+        foreign_tools "$1" aarch64-linux-gnu
+        cargo_dist "$1" && cargo_release "$1" -p thinlane-cli
+    )
 }
 
 # foreign ARCH PACKAGE: from Debian, for another architecture
@@ -94,10 +112,18 @@ build_std() {
     esac
     need /usr/bin/rustc:rustc-web /usr/bin/cargo:cargo-web
     [ -e /usr/lib/rustlib/src/rust/library/Cargo.lock ] || need "rust-web-source:rust-web-src"
+    (
+        foreign_tools "$target" "$tool"
+        # Unstable, and the only way to have a standard library for these.
+        export RUSTC_BOOTSTRAP=1
+        cargo_dist "$target" -Zbuild-std=std,panic_abort
+    )
+}
+
+# foreign_tools TARGET PREFIX: Debian's compiler with the C tools of another architecture, for all that follows in this shell.
+foreign_tools() {
     local upper
-    upper=$(echo "$target" | tr 'a-z-' 'A-Z_')
-    PATH=/usr/bin:/bin CARGO_HOME=${CARGO_HOME:-$HOME/.cargo} RUSTC_BOOTSTRAP=1 \
-        env "CC_${target//-/_}=$tool-gcc" "AR_${target//-/_}=$tool-ar" "CARGO_TARGET_${upper}_LINKER=$tool-gcc" \
-        "CARGO_TARGET_${upper}_RUSTFLAGS=-C target-feature=+crt-static -C force-unwind-tables=no $(remap)" \
-        nice -n 10 cargo build --quiet --locked --profile dist --target "$target" -Zbuild-std=std,panic_abort -p thinlane-agent --manifest-path "$here/Cargo.toml"
+    upper=$(echo "$1" | tr 'a-z-' 'A-Z_')
+    export PATH=/usr/bin:/bin "CARGO_HOME=${CARGO_HOME:-$HOME/.cargo}" RUSTC_WRAPPER='' \
+        "CC_${1//-/_}=$2-gcc" "AR_${1//-/_}=$2-ar" "CARGO_TARGET_${upper}_LINKER=$2-gcc"
 }

@@ -77,7 +77,9 @@ deb() {
     case $name in
         thinlane-agent) agent_files "$root" ;;
         thinlane-controller)
-            install -D -m 644 "$parts/debian/$name/$name.service" "$root/lib/systemd/system/$name.service"
+            mkdir -p "$root/lib/systemd/system"
+            page=$(basename "$work/$arch/man/$name/$name".*)
+            fill "$parts/debian/$name/$name.service" "SECTION=${page##*.}" >"$root/lib/systemd/system/$name.service"
             install -m 644 "$parts/debian/$name/README.Debian" "$doc/README.Debian" ;;
     esac
     control_files "$name" "$arch" "$root"
