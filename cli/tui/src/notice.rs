@@ -9,8 +9,8 @@ use crate::text;
 
 /// The one alarm that cannot stand in the log.
 pub const LOG_UNAVAILABLE: &str = "log-unavailable";
-/// After this long an alarm that nobody marked leaves the banner; it stays in its list.
-const BANNER_TIME: u64 = 30 * 60_000;
+/// After so many milliseconds an alarm that nobody marked leaves the banner; it stays in its list.
+pub const BANNER_TIME: u64 = 30 * 60_000;
 /// A gateway's clock that is further off than this is worth a look, in milliseconds.
 const CLOCK_OFF: i64 = 5_000;
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use thinlane_model::{SessionId, Span};
 use thinlane_tui::Input;
+use thinlane_tui::notice::BANNER_TIME;
 use thinlane_tui::page::Found;
 use thinlane_wire::api::{HistoryView, List, LiveEvent, LogEntry, Overview, RequestView, SessionView, WhoAmI};
 use tokio::sync::{Notify, mpsc};
@@ -18,6 +19,8 @@ use crate::lane::activate::boot_clock;
 
 /// Entries of the log at the beginning.
 const NEWEST: u64 = 500;
+/// Entries that are read at the beginning at most.
+const MOST_READ: usize = 5_000;
 /// How long the controller holds an answer back while nothing is logged, in seconds.
 const HELD: u64 = 30;
 /// Seconds to the next try, by how many have failed.
@@ -34,10 +37,31 @@ pub async fn hello(context: &Context) -> Result<Input> {
     Ok(Input::Hello { login: who.user, roles: who.roles.iter().map(|role| role.to_string()).collect(), controller })
 }
 
-/// The newest entries of the log.
+/// The newest entries of the log, and all of the last half hour as far as that is not too many: an alarm that still
+/// needs somebody must not hide behind a night of refused log-ins.
 pub async fn newest(client: &Client) -> Result<Vec<LogEntry>> {
     let page: List<LogEntry> = client.get(&query("/audit/entries", &[("last", Some(NEWEST.to_string()))])).await?;
-    Ok(page.items)
+    let mut entries = page.items;
+    while let Some((after, limit)) = before(&entries) {
+        let after = after.map(|after| after.to_string());
+        let path = query("/audit/entries", &[("after", after), ("limit", Some(limit.to_string()))]);
+        let older: List<LogEntry> = client.get(&path).await?;
+        if older.items.is_empty() {
+            break;
+        }
+        entries.splice(0..0, older.items);
+    }
+    Ok(entries)
+}
+
+/// The page before these entries: after which index, and how many; `None`: they reach far enough back.
+fn before(entries: &[LogEntry]) -> Option<(Option<u64>, u64)> {
+    let (first, last) = (entries.first()?, entries.last()?);
+    let far = first.time.until(last.time).as_millis() >= BANNER_TIME || entries.len() >= MOST_READ;
+    (first.index > 0 && !far).then(|| {
+        let limit = first.index.min(NEWEST);
+        ((first.index - limit).checked_sub(1), limit)
+    })
 }
 
 /// Follows the controller for as long as anybody listens.
@@ -205,4 +229,35 @@ pub async fn look(context: &Context, id: SessionId) -> Result<Found> {
     missing.dedup();
     found.missing = missing;
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Entries of these indexes, one each second.
+    fn log(from: u64, to: u64) -> Vec<LogEntry> {
+        let entry = |index: u64| LogEntry {
+            schema: thinlane_wire::api::Schema,
+            index,
+            time: thinlane_model::Wall::from_millis(index as i64 * 1_000),
+            actor: "system".into(),
+            kind: "auth.failed".into(),
+            entry: serde_json::Value::Null,
+            leaf_hash: String::new(),
+        };
+        (from..to).map(entry).collect()
+    }
+
+    #[test]
+    fn the_log_is_read_back_for_half_an_hour_and_not_without_end() {
+        assert_eq!(before(&[]), None);
+        assert_eq!(before(&log(0, 20)), None, "there is nothing before");
+        assert_eq!(before(&log(7, 507)), Some((None, 7)));
+        assert_eq!(before(&log(1_000, 1_500)), Some((Some(499), 500)));
+        assert_eq!(before(&log(9_000, 9_000 + 1_801)), None, "half an hour is there");
+        let mut flood = log(50_000, 55_000);
+        flood.iter_mut().for_each(|entry| entry.time = thinlane_model::Wall::from_millis(0));
+        assert_eq!(before(&flood), None, "enough was read");
+    }
 }
