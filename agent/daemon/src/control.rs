@@ -4,6 +4,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use thinlane_model::{Counters, Endpoint, SessionId, SiteName, Wall};
 use thinlane_wire::api::{ProbeView, Schema};
@@ -145,6 +148,20 @@ pub fn ask(dirs: &Dirs, what: Ask, patience: Duration) -> Result<Reply, AskError
     };
     let answer = exchange(&mut stream).map_err(AskError::Io)?;
     serde_json::from_str(&answer).map_err(AskError::Malformed)
+}
+
+/// Kills the daemon that listens on the control socket: it does not answer, so it cannot be asked to end.
+///
+/// # Errors
+/// Where nobody listens, where the listener is not to be seen from here (another process namespace), or is not ours to kill.
+pub fn end_hung(dirs: &Dirs) -> std::io::Result<()> {
+    let stream = UnixStream::connect(dirs.socket())?;
+    // Those of the process that began to listen (unix(7), SO_PEERCRED).
+    let pid = getsockopt(&stream, PeerCredentials)?.pid();
+    if pid <= 1 {
+        return Err(std::io::Error::new(std::io::ErrorKind::NotFound, "its process is not to be seen from here"));
+    }
+    Ok(kill(Pid::from_raw(pid), Signal::SIGKILL)?)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod lab;
 
 use std::io::{ErrorKind, Read, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
 use lab::{Daemon, Echo, Lab, Session, Tool, Wire, sh};
@@ -406,6 +407,22 @@ fn a_stopped_agent_keeps_nothing_open_and_isolates_all_the_same() {
     assert!(!tool.ask());
     assert!(lab.ok(&["isolate", "status"]).contains("isolated"));
     checks_out(&lab);
+}
+
+#[test]
+fn cleanup_ends_an_agent_that_hangs_and_leaves_nothing_of_it() {
+    let lab = Lab::new();
+    let _echo = Echo::start(&lab);
+    let before = lab.kernel_state();
+    let mut daemon = started(&lab);
+    let (session, tool) = opened(&lab, 1, Span::from_secs(60));
+    assert_ne!(lab.kernel_state(), before);
+    daemon.signal(Signal::SIGSTOP);
+    lab.ok(&["cleanup"]);
+    assert_eq!(daemon.ended(SOON).signal(), Some(9), "it could not end by itself");
+    assert!(!tool.ask());
+    drop(session);
+    assert_eq!(lab.kernel_state(), before, "the gateway is as it was");
 }
 
 #[test]

@@ -12,10 +12,13 @@ use crate::failure::Failure;
 use crate::files::{self, Dirs, RunLock};
 use crate::kernel::{ALIAS, INTERFACE, Kernel};
 
+/// How long a daemon that is well may take to answer at all.
+const ALIVE: Duration = Duration::from_secs(5);
 /// How long the daemon may take to close every lane and end.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long the process may take after its answer.
 const EXIT: Duration = Duration::from_secs(5);
+const BY_HAND: &str = "stop it (systemctl stop thinlane-agent, or kill its process), then cleanup again";
 
 #[derive(Debug, Args)]
 pub struct Cleanup {
@@ -74,7 +77,8 @@ impl Failed {
     }
 }
 
-/// Has a running daemon end and takes its place (`None` where there is no run directory); whether one was running.
+/// Has a running daemon end and takes its place (`None` where there is no run directory); whether one was running. One that
+/// hangs is killed: what it leaves is removed here, as after a crash.
 fn stop_daemon(dirs: &Dirs) -> Result<(Option<RunLock>, bool), Failure> {
     if !dirs.run.exists() {
         return Ok((None, false));
@@ -88,19 +92,31 @@ fn stop_daemon(dirs: &Dirs) -> Result<(Option<RunLock>, bool), Failure> {
         }
         if !asked {
             asked = true;
-            match control::ask(dirs, Ask::Stop, PATIENCE) {
+            let answer = match control::ask(dirs, Ask::Status, ALIVE) {
+                Ok(_) => control::ask(dirs, Ask::Stop, PATIENCE),
+                Err(error) => Err(error),
+            };
+            match answer {
                 // It may end before its answer is out.
-                Ok(Reply::Done { .. }) | Err(AskError::NotRunning | AskError::Io(_)) => {}
+                Ok(Reply::Done { .. }) | Err(AskError::NotRunning) => {}
+                Err(AskError::Io(error)) if hangs(&error) => control::end_hung(dirs).map_err(|error| {
+                    Failure::new(format_args!("the running agent hangs, and cannot be ended: {error}")).next(BY_HAND)
+                })?,
+                Err(AskError::Io(_)) => {}
                 Ok(other) => return Err(Failure::new(format_args!("the running agent answered {other:?}"))),
                 Err(error) => return Err(Failure::new(error)),
             }
         }
         if began.elapsed() > PATIENCE + EXIT {
-            return Err(Failure::new("the running agent does not end")
-                .next("stop it (systemctl stop thinlane-agent, or kill its process), then cleanup again"));
+            return Err(Failure::new("the running agent does not end").next(BY_HAND));
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// It was asked, and time passed.
+fn hangs(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)
 }
 
 /// An agent with another run directory may be at work in this network namespace: its things are not ours to remove.
