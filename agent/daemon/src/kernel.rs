@@ -506,8 +506,14 @@ impl Kernel {
     /// A flowtable that would carry a lane's packets past its rules, in a sentence; `None`: there is none.
     pub fn offload(&mut self) -> anyhow::Result<Option<String>> {
         let tables = self.nft.flowtables()?;
-        let ours =
-            |device: &String| device.starts_with("tl-") || device == INTERFACE || self.intent.lan.contains(device);
+        // Nothing more to ask where there is none, which is nearly everywhere.
+        if tables.is_empty() {
+            return Ok(None);
+        }
+        let lan = self.link.beneath(&self.intent.lan)?;
+        let ours = |device: &String| {
+            device.starts_with("tl-") || device == INTERFACE || self.intent.lan.contains(device) || lan.contains(device)
+        };
         // Without a known LAN any flowtable might touch it.
         let touches = |devices: &[String]| self.intent.lan.is_empty() || devices.iter().any(ours);
         let found = tables.iter().find(|table| touches(&table.devices));

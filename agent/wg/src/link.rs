@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE};
 
+mod beneath;
 mod message;
 pub(crate) mod rules;
 mod socket;

@@ -14,11 +14,14 @@ const NUMBER: u16 = 0x3fff;
 pub(super) mod ifla {
     pub const IFNAME: u16 = 3;
     pub const MTU: u16 = 4;
+    pub const LINK: u16 = 5;
+    pub const MASTER: u16 = 10;
     pub const TXQLEN: u16 = 13;
     pub const LINKINFO: u16 = 18;
     pub const IFALIAS: u16 = 20;
     pub const STATS64: u16 = 23;
     pub const AF_SPEC: u16 = 26;
+    pub const LINK_NETNSID: u16 = 37;
     /// Within LINKINFO.
     pub const INFO_KIND: u16 = 1;
     /// Within AF_SPEC, within AF_INET6.

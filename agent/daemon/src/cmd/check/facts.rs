@@ -1,5 +1,6 @@
 //! What was found out about this gateway, before anybody judges it.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -75,6 +76,8 @@ pub struct Kernel {
     /// Whether the kernel has its own WireGuard, loaded or ready to be.
     pub wireguard: bool,
     pub flowtables: Vec<Flowtable>,
+    /// The LAN interfaces and what lies beneath them, a bridge's ports for instance; looked up where there is a flowtable.
+    pub lan_parts: BTreeSet<String>,
     /// Vendors' fast paths that are loaded.
     pub fast_paths: Vec<&'static str>,
     pub foreign: Vec<ForeignForward>,

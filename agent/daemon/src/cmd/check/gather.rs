@@ -12,6 +12,7 @@ use nix::sys::statvfs::statvfs;
 use thinlane_doctor::{Admission, Contact, Interface, Look, NetworkFacts, admission, interfaces, look};
 use thinlane_model::Span;
 use thinlane_nft::{BaseConfig, Nft};
+use thinlane_wg::link::Link;
 use thinlane_wire::ProbeTicket;
 
 use super::facts::{Certificate, Daemon, Disk, Enrolment, Facts, Kernel, Lan, Missing};
@@ -190,9 +191,12 @@ fn the_kernel(dirs: &Dirs, running: bool, config: &Config) -> Kernel {
         Ok(tables) => found.flowtables = tables,
         Err(error) => found.lacks = Some(format!("nf_tables: {error}")),
     }
-    found.conntrack = nft.flows([192, 0, 2, 1].into()).is_ok();
     let lan = intended(dirs).map(|intent| intent.lan).unwrap_or_default();
     let lan: Vec<String> = lan.into_iter().chain(config.lan.iter().map(|iface| iface.as_str().to_owned())).collect();
+    if !found.flowtables.is_empty() {
+        found.lan_parts = Link::open().and_then(|mut link| link.beneath(&lan)).unwrap_or_default();
+    }
+    found.conntrack = nft.flows([192, 0, 2, 1].into()).is_ok();
     found.foreign = nft.foreign_forward(lan.first().map(String::as_str)).unwrap_or_default();
     // A daemon that runs has its table, or says why it does not.
     if !running && found.lacks.is_none() {

@@ -238,6 +238,11 @@ fn a_flowtable_counts_where_it_touches_the_lan_or_a_lane() {
     assert_eq!(with(|facts| facts.kernel.flowtables = vec![table("lan")]), [(Problem, "flow-offload")]);
     assert_eq!(with(|facts| facts.kernel.flowtables = vec![table("tl0")]), [(Problem, "flow-offload")]);
     assert_eq!(with(|facts| facts.kernel.flowtables = vec![table("guest")]), []);
+    let through_a_port = with(|facts| {
+        facts.kernel.flowtables = vec![table("port1")];
+        facts.kernel.lan_parts = ["lan", "port1"].map(str::to_owned).into();
+    });
+    assert_eq!(through_a_port, [(Problem, "flow-offload")], "a bridge's port is the LAN too");
     assert_eq!(with(|facts| facts.kernel.fast_paths = vec!["mtkhnat"]), [(Warning, "vendor-offload")]);
     let both = with(|facts| {
         let mut status = status();
