@@ -216,10 +216,13 @@ checksum() { # prints the SHA-256 of a file
     else fail "neither sha256sum nor openssl is here: the copy cannot be verified"; fi
 }
 
+# One file, where `sync` knows how: everything that a busy router has in memory would take its time.
+on_flash() { sync "$1" 2>/dev/null || sync; }
+
 # put_file FROM TO MODE: whole or not at all, and on flash before it gets its name
 put_file() {
     if [ -f "$2" ] && cmp -s "$1" "$2"; then chmod "$3" "$2"; return; fi
-    if mkdir -p "$(dirname "$2")" && cp "$1" "$2.new$$" && chmod "$3" "$2.new$$" && sync && mv -f "$2.new$$" "$2"; then return; fi
+    if mkdir -p "$(dirname "$2")" && cp "$1" "$2.new$$" && chmod "$3" "$2.new$$" && on_flash "$2.new$$" && mv -f "$2.new$$" "$2"; then return; fi
     rm -f "$2.new$$"
     fail "cannot write $2" "make room, then run this again"
 }
@@ -429,6 +432,8 @@ check() {
 
 finish() {
     find_init; find_places
+    # Whoever reads GREEN may cut the power: a package manager leaves its files to the kernel to write.
+    sync
     case $here in /tmp/thinlane-flash*) cd / && rm -rf "$here" ;; *) rm -rf "$here/unpacked" ;; esac
 }
 

@@ -14,7 +14,7 @@ mod shell;
 pub use background::Background;
 pub use device::{DeviceLog, Payload};
 pub use lane::Lane;
-pub use run::{Case, main};
+pub use run::{Case, main, main_abreast};
 pub use shell::{Output, Shell, now_ms, wait_until};
 
 use std::path::{Path, PathBuf};

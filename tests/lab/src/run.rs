@@ -1,7 +1,9 @@
-//! Runs cases one after the other against one lab, and prints what cargo's own test programs print.
+//! Runs cases against one lab, one after the other or side by side, and prints what cargo's own test programs print.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use anyhow::Result;
@@ -15,6 +17,16 @@ pub type Case = (&'static str, fn(&Lab) -> Result<()>);
 ///
 /// A word of the arguments selects the cases whose names contain it; `--skip WORD` leaves such cases out.
 pub fn main(lab_name: &str, cases: &[Case]) -> ExitCode {
+    run(lab_name, cases, 1)
+}
+
+/// The same for cases that touch nothing but places of their own: as many as `abreast` run at a time, begun in their
+/// order, and the lab is settled after the last.
+pub fn main_abreast(lab_name: &str, cases: &[Case], abreast: usize) -> ExitCode {
+    run(lab_name, cases, abreast)
+}
+
+fn run(lab_name: &str, cases: &[Case], abreast: usize) -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (mut filters, mut skipped) = (Vec::new(), Vec::new());
     let mut words = arguments.iter();
@@ -45,25 +57,7 @@ pub fn main(lab_name: &str, cases: &[Case]) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let (mut passed, mut failed) = (0, Vec::new());
-    for (name, case) in &chosen {
-        let started = Instant::now();
-        let outcome = match catch_unwind(AssertUnwindSafe(|| case(&lab))) {
-            Ok(outcome) => outcome,
-            Err(_) => Err(anyhow::anyhow!("panicked")),
-        };
-        let outcome = lab.settle().map_err(|error| error.context("the lab did not settle")).and(outcome);
-        match outcome {
-            Ok(()) => {
-                passed += 1;
-                println!("test {name} ... ok ({:.1} s)", started.elapsed().as_secs_f64());
-            }
-            Err(error) => {
-                println!("test {name} ... FAILED\n{error:#}\n");
-                failed.push(*name);
-            }
-        }
-    }
+    let failed = all(&lab, &chosen, abreast);
     drop(lab);
     let (word, count) = if failed.is_empty() { ("ok", 0) } else { ("FAILED", failed.len()) };
     if !failed.is_empty() {
@@ -71,8 +65,44 @@ pub fn main(lab_name: &str, cases: &[Case]) -> ExitCode {
         failed.iter().for_each(|name| println!("    {name}"));
     }
     println!(
-        "\ntest result: {word}. {passed} passed; {count} failed; {} ignored; 0 measured; 0 filtered out",
+        "\ntest result: {word}. {} passed; {count} failed; {} ignored; 0 measured; 0 filtered out",
+        chosen.len() - count.min(chosen.len()),
         cases.len() - chosen.len()
     );
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs the chosen cases; the names of those that failed.
+fn all(lab: &Lab, chosen: &[&Case], abreast: usize) -> Vec<&'static str> {
+    let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let fails = |name| failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(name);
+    let settled = || lab.settle().map_err(|error| error.context("the lab did not settle"));
+    std::thread::scope(|scope| {
+        for _ in 0..abreast {
+            scope.spawn(|| {
+                while let Some(&&(name, case)) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let started = Instant::now();
+                    let outcome = match catch_unwind(AssertUnwindSafe(|| case(lab))) {
+                        Ok(outcome) => outcome,
+                        Err(_) => Err(anyhow::anyhow!("panicked")),
+                    };
+                    let outcome = if abreast == 1 { settled().and(outcome) } else { outcome };
+                    match outcome {
+                        Ok(()) => println!("test {name} ... ok ({:.1} s)", started.elapsed().as_secs_f64()),
+                        Err(error) => {
+                            println!("test {name} ... FAILED\n{error:#}\n");
+                            fails(name);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    if abreast > 1
+        && let Err(error) = settled()
+    {
+        println!("{error:#}\n");
+        fails("the_lab_settles_after_all_cases");
+    }
+    failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

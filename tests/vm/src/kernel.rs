@@ -74,6 +74,19 @@ impl Kernel {
         Ok(order)
     }
 
+    /// Copies these modules, and all that they need, to `lib/modules/..` below `root`.
+    pub fn copy_modules(&self, wanted: &[&str], root: &Path) -> Result<()> {
+        for path in self.modules(wanted)? {
+            let text = path.to_string_lossy().into_owned();
+            let (_, below) = text.rsplit_once("/lib/modules/").context("a module lies in lib/modules")?;
+            let to = root.join("lib/modules").join(below);
+            let folder = to.parent().context("a module lies in a directory")?;
+            std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+            std::fs::copy(&path, &to).with_context(|| format!("cannot copy {text}"))?;
+        }
+        Ok(())
+    }
+
     fn add(&self, module: &str, order: &mut Vec<PathBuf>, depth: usize) -> Result<()> {
         ensure!(depth < 32, "the modules need each other in a circle");
         let path = self.modules.get(&canonical(module)).with_context(|| format!("no module {module}"))?;

@@ -4,6 +4,7 @@
 //! * [`Image`] is the machine's whole file system: busybox, kernel modules, programs with their libraries.
 //! * [`Machine`] boots it, runs [`Program`]s one after the other and hears over the serial line what came of them.
 //! * [`plan`] names what runs; [`programs`] finds the test programs of this workspace.
+//! * [`router`] is what another emulated machine boots from: one with a disk and a network, for `scripts/flash`.
 #![forbid(unsafe_code)]
 
 mod image;
@@ -11,6 +12,7 @@ mod kernel;
 mod machine;
 pub mod plan;
 pub mod programs;
+pub mod router;
 
 use std::path::PathBuf;
 

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::{Image, Kernel};
 
 /// Modules that are there from the start.
-const MODULES: &[&str] = &[
+pub(crate) const MODULES: &[&str] = &[
     "nf_tables",
     "nft_ct",
     "nft_limit",
@@ -155,7 +155,7 @@ impl Drop for Machine {
 }
 
 /// Puts modules into the image; their places, in the order in which they load.
-fn modules(image: &mut Image, kernel: &Kernel, wanted: &[&str]) -> Result<String> {
+pub(crate) fn modules(image: &mut Image, kernel: &Kernel, wanted: &[&str]) -> Result<String> {
     let mut places = Vec::new();
     for path in kernel.modules(wanted)? {
         let name = path.file_name().context("a module's name")?.to_string_lossy().into_owned();
