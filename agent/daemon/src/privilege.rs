@@ -7,15 +7,20 @@ use crate::failure::Failure;
 /// Number of CAP_NET_ADMIN (linux/capability.h).
 const CAP_NET_ADMIN: u32 = 12;
 
-/// Checks for CAP_NET_ADMIN and `/dev/net/tun`.
+/// Checks for CAP_NET_ADMIN.
 pub fn check() -> Result<(), Failure> {
     if !has_net_admin(&std::fs::read_to_string("/proc/self/status").unwrap_or_default()) {
         return Err(Failure::new("no right to change the network here (CAP_NET_ADMIN): nothing was opened")
             .next("run it as root, or give the service AmbientCapabilities=CAP_NET_ADMIN"));
     }
+    Ok(())
+}
+
+/// Checks for `/dev/net/tun`, which the agent's own WireGuard needs and the kernel's does not.
+pub fn tun() -> Result<(), Failure> {
     if let Err(error) = OpenOptions::new().read(true).write(true).open("/dev/net/tun") {
         return Err(Failure::new(format_args!("cannot open /dev/net/tun: {error}: nothing was opened"))
-            .next("load the tun module (modprobe tun); in a container pass --device /dev/net/tun"));
+            .next("load the tun module (modprobe tun); in a container pass --device /dev/net/tun; where the kernel has WireGuard, --backend kernel does without"));
     }
     Ok(())
 }

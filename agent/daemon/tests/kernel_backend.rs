@@ -11,6 +11,8 @@ use nix::sys::signal::Signal;
 use thinlane_model::{EndReason, Protocol, Span};
 use thinlane_wire::FromAgent;
 
+const TUN: &str = "/dev/net/tun";
+const ASIDE: &str = "/dev/net/tun-aside";
 /// An emulated machine is slow.
 const SOON: Duration = Duration::from_secs(60);
 
@@ -138,7 +140,13 @@ fn a_lane_of_a_killed_agent_goes_on_ends_on_time_and_is_taken_over() {
 #[ignore = "needs a kernel with WireGuard: tests/vm runs it"]
 fn a_device_of_a_kernel_lane_is_let_go_and_flow_offload_keeps_the_gateway_closed() {
     let lab = Lab::new();
+    // A gateway without TUN interfaces: the agent's own WireGuard says what it lacks, the kernel's needs none.
+    std::fs::rename(TUN, ASIDE).expect("it is there");
+    let refused = lab.agent(&["run", "--backend", "userspace"]);
     let _daemon = started(&lab);
+    std::fs::rename(ASIDE, TUN).expect("it was put there");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains(TUN) && said.contains("--backend kernel"), "{said}");
     let session = granted(&lab, 1, Span::from_secs(600), Protocol::Tcp);
     let mut wire = Wire::open(&lab);
     wire.carries();

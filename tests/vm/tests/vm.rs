@@ -43,6 +43,7 @@ const PLAN: &[Part] = &[
         &[
             "a_lane_of_the_kernel_opens_carries_and_closes_and_a_flush_leaves_nothing_open",
             "a_lane_of_a_killed_agent_goes_on_ends_on_time_and_is_taken_over",
+            "a_device_of_a_kernel_lane_is_let_go_and_flow_offload_keeps_the_gateway_closed",
         ],
         &[],
     ),

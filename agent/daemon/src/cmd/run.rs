@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Args;
 use thinlane_nft::{DeniedLog, Watch};
+use thinlane_wg::Backend;
 use thinlane_wire::GrantVerifier;
 use tokio::sync::mpsc;
 
@@ -50,6 +51,9 @@ pub fn run(args: &Run, dirs: &Dirs) -> Result<(), Failure> {
         })?;
     privilege::check()?;
     let choice = Choice::make(args.backend)?;
+    if choice.at(config.wireguard.port) == Backend::Userspace {
+        privilege::tun()?;
+    }
     files::private_dir(&dirs.run).map_err(|error| {
         Failure::new(format_args!("cannot use {}: {error}", dirs.run.display())).next("name another one with --run-dir")
     })?;

@@ -145,7 +145,7 @@ fn certificate(dirs: &Dirs, identity: &Identity, network: Option<&NetworkFacts>)
 }
 
 fn privilege() -> Option<Missing> {
-    let failure = privilege::check().err()?;
+    let failure = privilege::check().and_then(|()| privilege::tun()).err()?;
     // A device that is not there is a matter of the kernel, not of this user.
     if !failure.what.contains("CAP_NET_ADMIN") && !Path::new(TUN).exists() {
         return None;

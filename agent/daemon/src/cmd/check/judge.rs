@@ -292,10 +292,10 @@ fn kernel(facts: &Facts, findings: &mut Vec<Finding>) {
             "Load it: modprobe nf_conntrack_netlink (OpenWrt: opkg install kmod-nf-conntrack-netlink).",
         ));
     }
-    if !tun && facts.privilege.is_none() {
+    if !tun && facts.privilege.is_none() && facts.status().is_none_or(|status| status.backend != "kernel") {
         findings.push(feature(
             "There is no /dev/net/tun".into(),
-            "Load it: modprobe tun (OpenWrt: opkg install kmod-tun).",
+            "Load it: modprobe tun (OpenWrt: opkg install kmod-tun). Where the kernel has WireGuard, --backend kernel does without.",
         ));
     }
     if !wireguard && facts.status().is_none_or(|status| status.backend != "kernel") {
