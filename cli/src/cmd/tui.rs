@@ -30,6 +30,8 @@ use terminal::Screen;
 const WAITING: usize = 1024;
 /// Inputs that are taken in one go.
 const AT_ONCE: usize = 2048;
+/// How long an orderly end may take after a signal.
+const AT_LAST: Duration = Duration::from_secs(3);
 /// How long the terminal has at the end for an answer that it owes: later it would stand behind the shell's prompt.
 const LAST_ANSWER: Duration = Duration::from_millis(1_000);
 
@@ -111,6 +113,17 @@ fn now() -> Now {
     Now { mono: boot_clock(), wall: time::now() }
 }
 
+/// Ends the program some time after a signal if it has not ended by itself: a terminal that reads nothing any more holds
+/// a write for ever, and with it whoever would answer the signal.
+fn end_at_last(mut signals: Signals) {
+    tokio::spawn(async move {
+        let signal = signals.next().await;
+        tokio::time::sleep(AT_LAST).await;
+        terminal::cook();
+        std::process::exit(signal.exit().code().into());
+    });
+}
+
 /// What came back from a task.
 enum Back {
     Answer(Box<Answer>),
@@ -146,6 +159,7 @@ impl<'a> Shell<'a> {
         let mut pace = Pace::new(app.config().bytes_per_second);
         let resized = signal(SignalKind::window_change())
             .map_err(|error| Failure::failed(format!("catch signals: {}", plain(&error))))?;
+        end_at_last(Signals::catch()?);
         let (screen, keys) = Screen::open()?;
         pace.asked(boot_clock());
         Ok(Self {

@@ -89,6 +89,12 @@ pub fn has_panicked() -> bool {
     PANICKED.load(Ordering::SeqCst)
 }
 
+/// Makes the terminal's lines ordinary again without a byte to it: for one that takes none.
+pub fn cook() {
+    // A terminal that is gone needs nothing.
+    let _ = terminal::disable_raw_mode();
+}
+
 /// Gives the terminal back once; whether it was ours.
 fn give_back() -> bool {
     let was = TAKEN.swap(false, Ordering::SeqCst);
