@@ -1,9 +1,10 @@
 //! The command line as a whole; each family's own arguments stand with the family in `cmd`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
-use clap::{Args, Parser, Subcommand, ValueHint};
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
 use reqwest::Url;
 
 use crate::api::parse_url;
@@ -115,6 +116,27 @@ pub enum Command {
     Hold(lane::Hold),
 }
 
+/// Reads the command line; each flag that is not given counts as given where `THINLANE_<FLAG>` is set.
+pub fn from_environment_too(words: impl IntoIterator<Item = OsString>) -> clap::error::Result<Cli> {
+    let matches = with_environment(Cli::command()).try_get_matches_from(words)?;
+    Cli::from_arg_matches(&matches)
+}
+
+/// Gives each flag its variable. `connect` hands THINLANE_IFACE to the command that it runs, to which it is no wish.
+fn with_environment(command: clap::Command) -> clap::Command {
+    let own = command.mut_args(|arg| match arg.get_long() {
+        Some(long) if arg.get_env().is_none() && !["iface", "help", "version"].contains(&long) => {
+            let name = format!("THINLANE_{}", long.to_ascii_uppercase().replace('-', "_"));
+            let name: &'static str = Box::leak(name.into_boxed_str());
+            let flag = matches!(arg.get_action(), ArgAction::SetTrue);
+            let arg = arg.env(name).hide_env(true);
+            if flag { arg.value_parser(FalseyValueParser::new()) } else { arg }
+        }
+        _ => arg,
+    });
+    own.mut_subcommands(with_environment)
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -223,5 +245,22 @@ mod tests {
         ] {
             assert!(!parses(line), "{line}");
         }
+    }
+
+    #[test]
+    fn every_flag_has_its_variable() {
+        let mut command = with_environment(Cli::command());
+        command.build();
+        let find = |path: &[&str], long: &str| {
+            let below = path.iter().fold(&command, |command, name| command.find_subcommand(name).expect("a command"));
+            let arg = below.get_arguments().find(|arg| arg.get_long() == Some(long)).expect("a flag");
+            arg.get_env().map(|name| name.to_string_lossy().into_owned())
+        };
+        assert_eq!(find(&["request", "create"], "wait").as_deref(), Some("THINLANE_WAIT"));
+        assert_eq!(find(&["request", "create"], "nowait").as_deref(), Some("THINLANE_NOWAIT"));
+        assert_eq!(find(&["up"], "config-out").as_deref(), Some("THINLANE_CONFIG_OUT"));
+        assert_eq!(find(&["user", "add"], "sponsor").as_deref(), Some("THINLANE_SPONSOR"));
+        assert_eq!(find(&["connect"], "iface"), None);
+        command.debug_assert();
     }
 }

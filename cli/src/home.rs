@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::failure::{Exit, Failure, Result};
 pub use config::Config;
-pub use private::{Owner, open_private_log, read_bounded, write_private};
+pub use private::{Owner, check_output, open_private_log, read_bounded, write_private};
 
 /// The largest file of ours that is read.
 const LARGEST: u64 = 64 * 1024;

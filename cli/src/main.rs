@@ -20,7 +20,6 @@ mod secret;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 use crate::args::Cli;
@@ -30,7 +29,7 @@ use crate::out::Out;
 
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(tell_panic));
-    let cli = match Cli::try_parse() {
+    let cli = match args::from_environment_too(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => {
             // Help goes to stdout and is no failure; clap knows which is which.

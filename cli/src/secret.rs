@@ -1,13 +1,14 @@
 //! Secrets come from a file, the environment, one line of stdin or a prompt; never from the command line.
 
-use std::io::{BufRead, IsTerminal};
+use std::io::{BufRead, IsTerminal, Read};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use nix::sys::termios::{self, LocalFlags, SetArg, SpecialCharacterIndices, Termios};
 use totp_rs::{Algorithm, Builder, Totp};
 use zeroize::Zeroizing;
 
-use crate::failure::{Failure, Result, io};
+use crate::failure::{Exit, Failure, Result, io};
 use crate::home::read_bounded;
 
 /// A secret in memory, wiped when dropped.
@@ -72,7 +73,78 @@ pub fn password(stdin: bool, prompt: &str, advice: &str) -> Result<SecretText> {
 /// Asks without echo.
 pub fn ask_secret(prompt: &str, advice: &str) -> Result<SecretText> {
     refuse_unattended(prompt, advice)?;
-    rpassword::prompt_password(format!("{prompt}: ")).map(Zeroizing::new).map_err(io(prompt))
+    eprint!("{prompt}: ");
+    let hidden = Hidden::begin().map_err(|error| io(prompt)(error.into()))?;
+    let read = type_in(&mut std::io::stdin().lock());
+    drop(hidden);
+    eprintln!();
+    match read.map_err(io(prompt))? {
+        Typed::Line(text) => Ok(text),
+        Typed::Interrupted => Err(Failure::silent(Exit::Other(130))),
+        Typed::Ended => {
+            Err(Failure::usage(format!("{} is needed, and nothing was typed", prompt.to_lowercase())).next(advice))
+        }
+    }
+}
+
+/// A terminal that shows nothing of what is typed, and hands Ctrl-C over as a byte, so that it is never left like this.
+struct Hidden(Termios);
+
+impl Hidden {
+    fn begin() -> nix::Result<Self> {
+        let before = termios::tcgetattr(std::io::stdin())?;
+        let mut hidden = before.clone();
+        hidden.local_flags.remove(LocalFlags::ECHO | LocalFlags::ECHONL | LocalFlags::ICANON | LocalFlags::ISIG);
+        hidden.control_chars[SpecialCharacterIndices::VMIN as usize] = 1;
+        hidden.control_chars[SpecialCharacterIndices::VTIME as usize] = 0;
+        termios::tcsetattr(std::io::stdin(), SetArg::TCSAFLUSH, &hidden)?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        // There is nobody to tell, and no better state to leave the terminal in.
+        let _ = termios::tcsetattr(std::io::stdin(), SetArg::TCSANOW, &self.0);
+    }
+}
+
+/// What came of asking.
+#[derive(Debug)]
+enum Typed {
+    Line(SecretText),
+    Interrupted,
+    Ended,
+}
+
+/// Reads a line byte by byte, with the keys that a line has: backspace, Ctrl-U, Ctrl-C, Ctrl-D.
+fn type_in(from: &mut impl Read) -> std::io::Result<Typed> {
+    let mut line = Zeroizing::new(Vec::with_capacity(256));
+    let mut byte = [0];
+    loop {
+        match from.read(&mut byte) {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        }
+        match byte[0] {
+            3 | 28 => return Ok(Typed::Interrupted),
+            4 if line.is_empty() => return Ok(Typed::Ended),
+            b'\r' | b'\n' => return text(&line).map(Typed::Line),
+            21 => line.clear(),
+            // A letter of UTF-8 goes whole.
+            8 | 127 => while line.pop().is_some_and(|last| last & 0xc0 == 0x80) {},
+            other if line.len() < LARGEST as usize => line.push(other),
+            _ => {}
+        }
+    }
+    if line.is_empty() { Ok(Typed::Ended) } else { text(&line).map(Typed::Line) }
+}
+
+fn text(line: &[u8]) -> std::io::Result<SecretText> {
+    let text = std::str::from_utf8(line).map_err(|_| std::io::Error::other("that was no UTF-8"))?;
+    Ok(Zeroizing::new(text.to_owned()))
 }
 
 /// Asks with echo.
@@ -101,7 +173,7 @@ fn refuse_unattended(prompt: &str, advice: &str) -> Result<()> {
 
 fn line_of(from: &mut impl BufRead) -> Result<SecretText> {
     let mut line = Zeroizing::new(String::new());
-    std::io::Read::take(from, LARGEST).read_line(&mut line).map_err(io("--password-stdin"))?;
+    Read::take(from, LARGEST).read_line(&mut line).map_err(io("--password-stdin"))?;
     let text = line.trim_end_matches(['\r', '\n']);
     if text.is_empty() {
         return Err(Failure::usage("--password-stdin: the line is empty"));
@@ -150,6 +222,27 @@ impl TotpSecret {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hidden_line_has_the_keys_of_a_line() {
+        let typed = |bytes: &[u8]| type_in(&mut &bytes[..]).expect("bytes can be read");
+        for (bytes, line) in [
+            (&b"secret\nrest"[..], "secret"),
+            (b"sex\x7fcret\r", "secret"),
+            ("gr\u{fc}\u{df}e\u{8}e\n".as_bytes(), "gr\u{fc}\u{df}e"),
+            ("\u{df}\x7fsecret\n".as_bytes(), "secret"),
+            (b"wrong\x15right\n", "right"),
+            (b"no end", "no end"),
+            (b"\n", ""),
+        ] {
+            let Typed::Line(text) = typed(bytes) else { panic!("{bytes:?}") };
+            assert_eq!(text.as_str(), line);
+        }
+        assert!(matches!(typed(b"sec\x03ret\n"), Typed::Interrupted));
+        assert!(matches!(typed(b"\x04"), Typed::Ended));
+        assert!(matches!(typed(b""), Typed::Ended));
+        assert!(type_in(&mut &b"\xff\n"[..]).is_err());
+    }
 
     #[test]
     fn the_codes_are_those_of_rfc_6238() {

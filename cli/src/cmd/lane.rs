@@ -28,8 +28,6 @@ use crate::lane::{LaneEvent, Reporter, Signals, activate, child, leftovers, pref
 const UP: Duration = Duration::from_secs(45);
 /// Logs of background lanes that are kept.
 const LOGS: usize = 20;
-/// The largest file that can be an earlier export, in bytes.
-const LARGEST_CONF: u64 = 64 * 1024;
 
 #[derive(Args)]
 pub struct Connect {
@@ -162,7 +160,7 @@ pub async fn up(context: &Context, args: Up) -> Result<()> {
     let wish = args.wish.wish();
     let ends = if args.config_out.is_none() { Ends::Interface(&args.way) } else { Ends::Elsewhere };
     if let Some(file) = &args.config_out {
-        check_writable(file)?;
+        check_writable(context, file)?;
     }
     let asked = ask(context, &client, &reporter, &wish, ends, &mut signals).await?;
     match &args.config_out {
@@ -266,27 +264,18 @@ fn ended(exit: Exit) -> Result<()> {
 }
 
 /// Finds out before a request is used whether its configuration could be written.
-fn check_writable(file: &Path) -> Result<()> {
-    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if file.is_dir() {
-        return Err(Failure::usage(format!("--config-out: {} is a directory", file.display())));
+fn check_writable(context: &Context, file: &Path) -> Result<()> {
+    crate::home::check_output("--config-out", file, |text| text.starts_with("# Thinlane "))?;
+    // Its only private key would be lost.
+    let path = std::path::absolute(file).map_err(io(file.display()))?;
+    let lanes = crate::lane::state::all(&context.home)?;
+    match lanes.iter().find(|lane| lane.config.as_ref() == Some(&path)) {
+        Some(lane) => {
+            Err(Failure::usage(format!("--config-out: {} belongs to {}, which is open", file.display(), lane.name()))
+                .next(format!("name another file, or thinlane down {}", lane.name())))
+        }
+        None => Ok(()),
     }
-    if file.exists() && !replaceable(file) {
-        return Err(Failure::usage(format!(
-            "--config-out: {} is there and was not written by thinlane",
-            file.display()
-        ))
-        .next("name another file, or remove this one"));
-    }
-    let probe = dir.join(format!(".thinlane-{}", std::process::id()));
-    crate::home::write_private(&probe, b"", None)?;
-    std::fs::remove_file(&probe).map_err(io(probe.display()))
-}
-
-/// An empty file, or an earlier export: nobody misses what it held.
-fn replaceable(file: &Path) -> bool {
-    let begin = crate::home::read_bounded(file, LARGEST_CONF).ok().flatten();
-    begin.is_some_and(|text| text.trim().is_empty() || text.starts_with("# Thinlane "))
 }
 
 async fn export(
@@ -459,22 +448,6 @@ mod tests {
         for name in ["", "1234567890123456", "a b", "a/b", "é"] {
             assert!(parse_iface(name).is_err(), "{name}");
         }
-    }
-
-    #[test]
-    fn a_configuration_that_cannot_be_written_is_found_out_before() {
-        let dir = tempfile::tempdir().expect("a directory");
-        assert!(check_writable(&dir.path().join("x.conf")).is_ok());
-        assert_eq!(std::fs::read_dir(dir.path()).expect("listed").count(), 0);
-        assert!(check_writable(dir.path()).is_err());
-        std::fs::write(dir.path().join("file"), "").expect("written");
-        assert!(check_writable(&dir.path().join("file/x.conf")).is_err());
-        assert!(check_writable(&dir.path().join("file")).is_ok(), "mktemp makes an empty one");
-        std::fs::write(dir.path().join("file"), "# Thinlane ses_1 to rtu-7\n").expect("written");
-        assert!(check_writable(&dir.path().join("file")).is_ok(), "an earlier export");
-        std::fs::write(dir.path().join("file"), "[Interface]\n").expect("written");
-        let failure = check_writable(&dir.path().join("file")).expect_err("somebody's own");
-        assert!(failure.message.contains("was not written by thinlane"), "{failure}");
     }
 
     #[test]

@@ -66,6 +66,15 @@ pub fn parse_span(text: &str) -> std::result::Result<Span, String> {
     }
 }
 
+/// Whether a code can be written to `file`, asked before there is one: it is shown once. An earlier code may go.
+fn check_code_file(flag: &str, file: Option<&Path>) -> Result<()> {
+    let code = |text: &str| {
+        let text = text.trim();
+        (10..=100).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    file.map_or(Ok(()), |file| crate::home::check_output(flag, file, code))
+}
+
 /// Shows a one-time code, or writes it 0600 to a file.
 fn show_code(context: &Context, code: &Code, file: Option<&Path>, with_qr: bool) -> Result<()> {
     let out = context.out;

@@ -157,6 +157,10 @@ async fn create(context: &Context, client: &Client, args: Create) -> Result<()> 
         Ok(created) => created,
         Err(failure) => return Err(show_denied(context, client, failure).await),
     };
+    if let Some(asked) = body.seconds.filter(|asked| *asked > created.seconds && created.seconds > 0) {
+        let (asked, granted) = (time::duration(asked), time::duration(created.seconds));
+        out.hint(&format!("shortened from {asked} to {granted}, the longest that the policy permits here"));
+    }
     if !args.nowait {
         announce(context, &created);
     }

@@ -7,7 +7,7 @@ use serde_json::json;
 use thinlane_model::{Endpoint, SiteName};
 use thinlane_wire::api::{Code, Done, NewSite, Reason, SiteView};
 
-use super::show_code;
+use super::{check_code_file, show_code};
 use crate::api::Fingerprint;
 use crate::api::paths::{item, verb};
 use crate::context::Context;
@@ -80,6 +80,10 @@ pub async fn run(context: &Context, command: Site) -> Result<()> {
             out.show(&site, show)
         }
         Site::Token { name, qr, png, out: file } => {
+            check_code_file("--out", file.as_deref())?;
+            if let Some(png) = &png {
+                crate::home::check_output("--png", png, |_| false)?;
+            }
             let code: Code = client.post(&verb("sites", &name, "token"), &json!({})).await?;
             // Shown first: the code exists from now on, whatever becomes of its picture.
             show_code(context, &code, file.as_deref(), qr)?;

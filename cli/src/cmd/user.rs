@@ -7,7 +7,7 @@ use serde_json::json;
 use thinlane_model::{Login, OrgName, Role, Wall};
 use thinlane_wire::api::{Code, Done, LockView, NewUser, Reason, UserView};
 
-use super::show_code;
+use super::{check_code_file, show_code};
 use crate::api::paths::{item, verb};
 use crate::context::Context;
 use crate::failure::Result;
@@ -88,6 +88,7 @@ pub async fn run(context: &Context, command: User) -> Result<()> {
                 roles: add.roles.into_iter().collect(),
                 until: add.until,
             };
+            check_code_file("--out", add.out.as_deref())?;
             let code: Code = client.post("/users", &body).await?;
             show_code(context, &code, add.out.as_deref(), false)?;
             hint_setup(context, &body.user, add.out.as_deref());
@@ -110,6 +111,7 @@ pub async fn run(context: &Context, command: User) -> Result<()> {
             out.show(&json!({ "user": login, "locked": false }), |_| format!("{login} is unlocked"))
         }
         User::Reset { login, out } => {
+            check_code_file("--out", out.as_deref())?;
             let code: Code = client.post(&verb("users", &login, "reset"), &json!({})).await?;
             show_code(context, &code, out.as_deref(), false)?;
             hint_setup(context, &login, out.as_deref());

@@ -40,6 +40,33 @@ pub fn write_private(file: &Path, bytes: &[u8], owner: Option<Owner>) -> Result<
     draft.keep(file)
 }
 
+/// The largest file that may be replaced, in bytes.
+const LARGEST_REPLACED: u64 = 64 * 1024;
+
+/// Whether a result can be written to `file`, asked before anything is done for it: its directory is there and can be
+/// written, and nobody misses what the file holds (it is empty, or `ours` says so of its text).
+pub fn check_output(flag: &str, file: &Path, ours: impl Fn(&str) -> bool) -> Result<()> {
+    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if file.is_dir() {
+        return Err(Failure::usage(format!("{flag}: {} is a directory", file.display())).next("name a file in it"));
+    }
+    if !dir.is_dir() {
+        return Err(Failure::usage(format!("{flag}: there is no directory {}", dir.display()))
+            .next(format!("mkdir -p {}, or name another file", dir.display())));
+    }
+    if file.exists() {
+        let text = read_bounded(file, LARGEST_REPLACED).ok().flatten();
+        if !text.is_some_and(|text| text.trim().is_empty() || ours(&text)) {
+            return Err(Failure::usage(format!("{flag}: {} is there and was not written by thinlane", file.display()))
+                .next("name another file, or remove this one"));
+        }
+    }
+    let probe = dir.join(format!(".thinlane-{}", std::process::id()));
+    write_private(&probe, b"", None)
+        .map_err(|failure| failure.during(flag).next("name a file in a directory that you may write"))?;
+    std::fs::remove_file(&probe).map_err(io(probe.display()))
+}
+
 /// A log that only its owner reads, opened for appending.
 pub fn open_private_log(file: &Path, owner: Option<Owner>) -> Result<File> {
     if let Some(dir) = file.parent() {
@@ -127,5 +154,27 @@ impl Drop for Draft {
         if !self.kept {
             let _ = std::fs::remove_file(&self.path);
         }
+    }
+}
+
+#[cfg(test)]
+mod output_tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_that_cannot_be_written_is_found_out_before() {
+        let ours = |text: &str| text.starts_with("# Thinlane ");
+        let dir = tempfile::tempdir().expect("a directory");
+        assert!(check_output("--out", &dir.path().join("x.conf"), ours).is_ok());
+        assert_eq!(std::fs::read_dir(dir.path()).expect("listed").count(), 0);
+        assert!(check_output("--out", dir.path(), ours).is_err());
+        std::fs::write(dir.path().join("file"), "").expect("written");
+        assert!(check_output("--out", &dir.path().join("file/x.conf"), ours).is_err());
+        assert!(check_output("--out", &dir.path().join("file"), ours).is_ok(), "mktemp makes an empty one");
+        std::fs::write(dir.path().join("file"), "# Thinlane ses_1 to rtu-7\n").expect("written");
+        assert!(check_output("--out", &dir.path().join("file"), ours).is_ok(), "an earlier export");
+        std::fs::write(dir.path().join("file"), "[Interface]\n").expect("written");
+        let failure = check_output("--out", &dir.path().join("file"), ours).expect_err("somebody's own");
+        assert!(failure.message.contains("was not written by thinlane"), "{failure}");
     }
 }

@@ -39,7 +39,8 @@ fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(error) => {
             eprintln!("error: {error:#}");
-            if error.is::<cmd::run::Tampered>() { Exit::Unverified.into() } else { Exit::Failure.into() }
+            let gap = matches!(error.downcast_ref(), Some(thinlane_store::OpenError::Gap(_)));
+            if gap || error.is::<cmd::run::Tampered>() { Exit::Unverified.into() } else { Exit::Failure.into() }
         }
     }
 }

@@ -6,7 +6,10 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use rusqlite::backup::Backup;
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, params};
+
+use sha2::{Digest, Sha256};
 
 use crate::open::{DATABASE, DirLock, OpenError, check, sync_dir};
 use crate::read::Reader;
@@ -36,6 +39,8 @@ pub enum BackupError {
     Exists(PathBuf),
     #[error("{} is no backup of a controller (next: name a file that `thinlane-controller backup` wrote)", .0.display())]
     NoBackup(PathBuf),
+    #[error("{} is damaged: it is not what was written (next: restore another backup)", .0.display())]
+    Damaged(PathBuf),
     #[error("the files of the controller are larger than {MOST_BUNDLED} bytes together")]
     Large,
     #[error("{}: {source}", .path.display())]
@@ -77,6 +82,9 @@ fn fill(reader: &Reader, dir: &Path, bundle: &[Bundled], to: &Path) -> Result<()
         let name = path.to_str().expect("checked when it was made");
         tx.execute("INSERT INTO bundle VALUES (?1, ?2, ?3)", params![name, meta.permissions().mode() & 0o777, bytes])?;
     }
+    let digest = digest(&tx)?;
+    tx.execute_batch("CREATE TABLE bundle_digest (sha256 BLOB NOT NULL) STRICT")?;
+    tx.execute("INSERT INTO bundle_digest VALUES (?1)", params![digest])?;
     tx.commit()?;
     copy.close().map_err(|(_, error)| error)?;
     let io = |source| BackupError::Io { path: to.to_owned(), source };
@@ -113,7 +121,7 @@ pub fn restore(from: &Path, dir: &Path) -> Result<(), BackupError> {
     let mut copy =
         Connection::open_with_flags(&fresh, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     Backup::new(&source, &mut copy)?.run_to_completion(i32::MAX, std::time::Duration::ZERO, None)?;
-    copy.execute_batch("DROP TABLE bundle; VACUUM")?;
+    copy.execute_batch("DROP TABLE bundle; DROP TABLE bundle_digest; VACUUM")?;
     copy.close().map_err(|(_, error)| error)?;
     let io = |source| BackupError::Io { path: database.clone(), source };
     fs::File::open(&fresh).and_then(|file| file.sync_all()).map_err(io)?;
@@ -124,8 +132,7 @@ pub fn restore(from: &Path, dir: &Path) -> Result<(), BackupError> {
 
 fn open_backup(from: &Path) -> Result<Connection, BackupError> {
     if !from.is_file() {
-        let source = std::io::Error::from(std::io::ErrorKind::NotFound);
-        return Err(BackupError::Io { path: from.to_owned(), source });
+        return Err(BackupError::NoBackup(from.to_owned()));
     }
     let db = Connection::open_with_flags(from, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     match check(&db, from) {
@@ -133,7 +140,50 @@ fn open_backup(from: &Path) -> Result<Connection, BackupError> {
         Err(OpenError::Foreign(_)) => return Err(BackupError::NoBackup(from.to_owned())),
         Err(error) => return Err(error.into()),
     }
-    if db.table_exists(None, "bundle")? { Ok(db) } else { Err(BackupError::NoBackup(from.to_owned())) }
+    if !db.table_exists(None, "bundle")? || !db.table_exists(None, "bundle_digest")? {
+        return Err(BackupError::NoBackup(from.to_owned()));
+    }
+    // A page that cannot be read is damage as much as one that reads otherwise.
+    let told = db.query_row("SELECT sha256 FROM bundle_digest", [], |row| row.get::<_, Vec<u8>>(0));
+    match (told, digest(&db)) {
+        (Ok(told), Ok(found)) if told == found => Ok(db),
+        _ => Err(BackupError::Damaged(from.to_owned())),
+    }
+}
+
+/// SHA-256 over every table's name, definition and rows, but for the table that holds it.
+fn digest(db: &Connection) -> rusqlite::Result<Vec<u8>> {
+    let mut hash = Sha256::new();
+    let mut put = |kind: u8, bytes: &[u8]| {
+        hash.update([kind]);
+        hash.update((bytes.len() as u64).to_be_bytes());
+        hash.update(bytes);
+    };
+    let mut tables = db.prepare(
+        "SELECT name, sql FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' AND name <> 'bundle_digest' \
+         ORDER BY name",
+    )?;
+    let tables = tables.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+    for table in tables {
+        let (name, sql) = table?;
+        put(b't', name.as_bytes());
+        put(b's', sql.as_bytes());
+        let mut rows = db.prepare(&format!("SELECT * FROM \"{}\"", name.replace('"', "\"\"")))?;
+        let columns = rows.column_count();
+        let mut rows = rows.query([])?;
+        while let Some(row) = rows.next()? {
+            for column in 0..columns {
+                match row.get_ref(column)? {
+                    ValueRef::Null => put(b'0', b""),
+                    ValueRef::Integer(number) => put(b'i', &number.to_be_bytes()),
+                    ValueRef::Real(number) => put(b'r', &number.to_bits().to_be_bytes()),
+                    ValueRef::Text(text) => put(b'x', text),
+                    ValueRef::Blob(bytes) => put(b'b', bytes),
+                }
+            }
+        }
+    }
+    Ok(hash.finalize().to_vec())
 }
 
 fn create_private(path: &Path) -> Result<(), BackupError> {

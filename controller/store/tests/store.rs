@@ -202,6 +202,13 @@ fn a_backup_is_private_whole_and_makes_a_working_store() {
     assert_eq!(fs::read_to_string(dir.join("policies/rules.toml")).expect("there"), "# rules");
     assert!(matches!(restore(&to, &dir), Err(BackupError::Open(OpenError::InUse { .. } | OpenError::Exists(_)))));
     assert!(matches!(restore(&place.path().join(DATABASE), &fresh.path().join("x")), Err(BackupError::NoBackup(_))));
+    let mut bytes = fs::read(&to).expect("read");
+    let at = bytes.windows(7).position(|seen| seen == b"# rules").expect("the policy is in it");
+    bytes[at + 6] ^= 1;
+    let damaged = fresh.path().join("damaged");
+    fs::write(&damaged, &bytes).expect("written");
+    assert!(matches!(restore(&damaged, &fresh.path().join("y")), Err(BackupError::Damaged(_))));
+    assert!(!fresh.path().join("y").exists(), "nothing is made of it");
     for path in ["../escape", "/etc/passwd", "a/../../b", "", "."] {
         assert_eq!(Bundled::new(path), None, "{path}");
     }

@@ -223,6 +223,11 @@ pub async fn list(
         .read(move |state| {
             let viewer = Viewer::of(state, &caller.login)?;
             let world = state.world();
+            if let Some(site) = &which.site
+                && !world.sites().any(|known| known.name.as_str() == site)
+            {
+                return Err(ErrorBody::new(ErrorCode::NotFound, format!("no site {site}")).next("`thinlane site ls`"));
+            }
             let wanted = |session: &&Session| {
                 is_shown(&viewer, session)
                     && (!which.active || session.is_live())
