@@ -107,7 +107,6 @@ fn a_lane_of_a_killed_agent_goes_on_ends_on_time_and_is_taken_over() {
     daemon.kill();
     assert!(tool.ask() || tool.ask(), "the kernel goes on without the agent");
     let mut daemon = started(&lab);
-    lab.controller.armed(session.id);
     tool.asks_until_answered(SOON);
     checks_out(&lab);
     lab.controller.withdraw(session.id, EndReason::Released);

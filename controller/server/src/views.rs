@@ -10,9 +10,14 @@ use crate::channel::Channels;
 pub fn session(world: &World, relay: &thinlane_relay::Handle, id: &SessionId) -> Option<SessionView> {
     let mut view = world.session_view(id, crate::clock::now())?;
     if view.path == Path::Relay {
-        view.endpoint = relay.stats(*id).and_then(|stats| stats.engineer).map(|address| address.to_string());
+        view.endpoint = engineer(relay, *id).or(view.endpoint);
     }
     Some(view)
+}
+
+/// Where the relay sees the engineer of a session that it carries.
+pub fn engineer(relay: &thinlane_relay::Handle, id: SessionId) -> Option<String> {
+    relay.stats(id).and_then(|stats| stats.engineer).map(|address| address.to_string())
 }
 
 /// A site; whether it is online, since when and how far its clock is off.

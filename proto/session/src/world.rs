@@ -167,6 +167,12 @@ impl World {
         old.path = seen.path.or(old.path);
         true
     }
+    /// Takes where the relay saw a running session's engineer last, before it forgets.
+    pub fn saw(&mut self, id: SessionId, endpoint: String) {
+        if self.sessions.get(&id).is_some_and(Session::is_live) {
+            self.observed.entry(id).or_default().endpoint = Some(endpoint);
+        }
+    }
 }
 
 fn larger(one: Counters, other: Counters) -> Counters {

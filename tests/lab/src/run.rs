@@ -15,7 +15,8 @@ pub type Case = (&'static str, fn(&Lab) -> Result<()>);
 
 /// The main function of a test program: sets up the lab, runs what the arguments select, tears down.
 ///
-/// A word of the arguments selects the cases whose names contain it; `--skip WORD` leaves such cases out.
+/// A word of the arguments selects the cases whose names contain it; `--skip WORD` leaves such cases out,
+/// `--skip LAB` all of them.
 pub fn main(lab_name: &str, cases: &[Case]) -> ExitCode {
     run(lab_name, cases, 1)
 }
@@ -40,6 +41,7 @@ fn run(lab_name: &str, cases: &[Case], abreast: usize) -> ExitCode {
     let any = |words: &[&String], (name, _): &Case| words.iter().any(|word| name.contains(word.as_str()));
     let chosen: Vec<&Case> =
         cases.iter().filter(|case| (filters.is_empty() || any(&filters, case)) && !any(&skipped, case)).collect();
+    let chosen = if skipped.iter().any(|word| *word == lab_name) { Vec::new() } else { chosen };
     if arguments.iter().any(|word| word == "--list") {
         cases.iter().for_each(|(name, _)| println!("{name}: test"));
         return ExitCode::SUCCESS;

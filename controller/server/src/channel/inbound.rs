@@ -87,13 +87,11 @@ impl Connection {
                     let relayed = relay.stats(one.session).is_some_and(|stats| stats.last_handshake.is_some());
                     last_handshake_at.map(|_| if relayed { Path::Relay } else { Path::Direct })
                 });
-                let seen = Observation {
-                    counters: one.counters,
-                    last_handshake_at,
-                    endpoint: one.endpoint,
-                    merged: one.merged,
-                    path,
-                };
+                // A gateway behind the relay sees the relay.
+                let endpoint =
+                    if path == Some(Path::Direct) { one.endpoint } else { views::engineer(&relay, one.session) };
+                let seen =
+                    Observation { counters: one.counters, last_handshake_at, endpoint, merged: one.merged, path };
                 if step.observe(&site, one.session, seen) {
                     counted.push((one.session, one.counters, now));
                     if watched {
@@ -139,6 +137,15 @@ impl Connection {
             signature: text("signature"),
         });
         self.app.lately.count(record.session, &record.counters.counters, crate::clock::wall());
+        let (relay, session) = (self.app.relay.clone(), record.session);
+        let known = self.app.core.write_surely(move |step| {
+            if let Some(endpoint) = views::engineer(&relay, session) {
+                step.saw(session, endpoint);
+            }
+            Ok(())
+        });
+        // Where he was is worth telling, and nothing to fail for.
+        let _ = known.await;
         if self.command("closing", command).await {
             self.send(&FromController::ClosingAck(record.session));
             self.send_checkpoint().await;

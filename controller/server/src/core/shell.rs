@@ -50,6 +50,9 @@ impl Shell {
         while let Some(effect) = state.world_mut().poll_effect() {
             match effect {
                 Effect::RelayClose { session } => {
+                    if let Some(endpoint) = views::engineer(&self.relay, session) {
+                        state.world_mut().saw(session, endpoint);
+                    }
                     self.relay.close(session);
                 }
                 Effect::RelayOpen { session, engineer, gateway, until } => {
