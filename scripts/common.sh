@@ -26,12 +26,13 @@ as_root() {
     exec sudo --preserve-env=PATH,HOME,CARGO_HOME,RUSTUP_HOME,CARGO_TARGET_DIR,RUSTC_WORKSPACE_WRAPPER,CLIPPY_ARGS,THINLANE_PROFILE,THINLANE_BIN,THINLANE_LAB,NO_COLOR "$0" "$@"
 }
 
-# need COMMAND:PACKAGE ... (or py/MODULE:PACKAGE, for Debian's own Python)  installs the packages whose command is missing; quiet unless it fails.
+# need COMMAND:PACKAGE ... (or py/MODULE:PACKAGE, for Debian's own Python, or /etc/FILE:PACKAGE)  installs the packages whose command is missing; quiet unless it fails.
 need() {
     local missing=() pair name log
     for pair in "$@"; do
         case ${pair%%:*} in
             py/*) name=${pair%%:*}; /usr/bin/python3 -c "import ${name#py/}" 2>/dev/null && continue ;;
+            /etc/*) [ -e "${pair%%:*}" ] && continue ;;
             *) PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null && continue ;;
         esac
         missing+=("${pair#*:}")

@@ -191,7 +191,7 @@ pub fn t27_a_flushed_ruleset_opens_nothing(lab: &Lab) -> Result<()> {
         other_services_stay_closed(lab, &lane).context("flushed while the agent runs")?;
     }
     let flushed = now_ms();
-    wait_until(5_000, "the session goes on", || {
+    wait_until(15_000, "the session goes on", || {
         Ok(!lab.device("north-1").payloads_since(flushed + 500.0)?.is_empty())
     })?;
     wait_until(5_000, "the flush is reported", || {
