@@ -67,15 +67,16 @@ fn parse(text: &str) -> std::result::Result<(Vec<NewAsset>, Lines), Vec<String>>
     let head = reader.headers().map_err(|error| vec![format!("1: {error}")])?.clone();
     let places = places(&head).map_err(|complaint| vec![format!("1: {complaint}")])?;
     let (mut assets, mut complaints, mut names) = (Vec::new(), Vec::new(), BTreeMap::new());
+    let mut lines = LineCount::of(text);
     for record in reader.records() {
         let record = match record {
             Ok(record) => record,
             Err(error) => {
-                complaints.push(format!("{}: this is no CSV", error.position().map_or(0, |at| line_of(text, at))));
+                complaints.push(format!("{}: this is no CSV", error.position().map_or(0, |at| lines.at(at))));
                 break;
             }
         };
-        let line = record.position().map_or(0, |at| line_of(text, at));
+        let line = record.position().map_or(0, |at| lines.at(at));
         if record.len() > head.len() {
             complaints.push(format!("{line}: {} fields, but the first line has {}", record.len(), head.len()));
             continue;
@@ -96,12 +97,29 @@ fn parse(text: &str) -> std::result::Result<(Vec<NewAsset>, Lines), Vec<String>>
     if complaints.is_empty() { Ok((assets, names)) } else { Err(complaints) }
 }
 
-/// The line on which what begins at `at` stands: the reader's own count lags behind CRLF and empty lines.
-fn line_of(text: &str, at: &csv::Position) -> u64 {
-    let at = usize::try_from(at.byte()).map_or(text.len(), |at| at.min(text.len()));
-    let (before, rest) = text.as_bytes().split_at(at);
-    let skipped = rest.iter().take_while(|byte| b"\r\n".contains(byte));
-    1 + before.iter().chain(skipped).filter(|byte| **byte == b'\n').count() as u64
+/// Counts lines along the text, once through it: the reader's own count lags behind CRLF and empty lines.
+struct LineCount<'a> {
+    rest: &'a [u8],
+    passed: u64,
+    line: u64,
+}
+
+impl<'a> LineCount<'a> {
+    fn of(text: &'a str) -> Self {
+        Self { rest: text.as_bytes(), passed: 0, line: 1 }
+    }
+
+    /// The line on which what begins at `at` stands; places are asked for in their order.
+    fn at(&mut self, at: &csv::Position) -> u64 {
+        let ahead = usize::try_from(at.byte().saturating_sub(self.passed)).unwrap_or(usize::MAX);
+        let ahead = ahead.min(self.rest.len());
+        let skipped = self.rest[ahead..].iter().take_while(|byte| b"\r\n".contains(byte)).count();
+        let (before, rest) = self.rest.split_at(ahead + skipped);
+        self.line += before.iter().filter(|byte| **byte == b'\n').count() as u64;
+        self.passed += before.len() as u64;
+        self.rest = rest;
+        self.line
+    }
 }
 
 /// Where each known column stands in this file.
