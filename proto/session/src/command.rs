@@ -81,6 +81,8 @@ pub struct Closing {
     pub reason: EndReason,
     pub counters: Counters,
     pub last_handshake_at: Option<Wall>,
+    /// Where the relay sees the engineer, if it carries the session.
+    pub endpoint: Option<String>,
     /// Packets that came after the end.
     pub late_packets: u64,
     /// The kernel was read back: nothing of the lane is left.

@@ -489,6 +489,7 @@ impl Head {
             reason: record.reason,
             counters: record.counters.counters,
             last_handshake_at: None,
+            endpoint: None,
             late_packets: record.late_packets,
             verified: record.verified,
             record: BASE64.encode(&record.encode()),

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use boringtun::noise::{Tunn, TunnResult};
 use boringtun::x25519;
+pub use thinlane_packet::sample::ipv4;
 use thinlane_wg::packet::{checksum, number, pseudo_header};
 
 use super::{Keys, within};
@@ -76,23 +77,6 @@ impl Hostile {
         }
         packets
     }
-}
-
-/// An IPv4 packet with a right header checksum.
-pub fn ipv4(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, id: u16, fragment: u16, payload: &[u8]) -> Vec<u8> {
-    let mut packet = vec![0u8; 20];
-    packet[0] = 0x45;
-    packet[2..4].copy_from_slice(&(20 + payload.len() as u16).to_be_bytes());
-    packet[4..6].copy_from_slice(&id.to_be_bytes());
-    packet[6..8].copy_from_slice(&fragment.to_be_bytes());
-    packet[8] = 64;
-    packet[9] = protocol;
-    packet[12..16].copy_from_slice(&source.octets());
-    packet[16..20].copy_from_slice(&destination.octets());
-    let sum = checksum(0, &packet);
-    packet[10..12].copy_from_slice(&sum.to_be_bytes());
-    packet.extend_from_slice(payload);
-    packet
 }
 
 pub fn udp(from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), payload: &[u8]) -> Vec<u8> {

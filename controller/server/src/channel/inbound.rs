@@ -131,21 +131,13 @@ impl Connection {
             reason: record.reason,
             counters: record.counters.counters,
             last_handshake_at,
+            endpoint: views::engineer(&self.app.relay, record.session),
             late_packets: record.late_packets,
             verified: record.verified,
             record: text("record"),
             signature: text("signature"),
         });
         self.app.lately.count(record.session, &record.counters.counters, crate::clock::wall());
-        let (relay, session) = (self.app.relay.clone(), record.session);
-        let known = self.app.core.write_surely(move |step| {
-            if let Some(endpoint) = views::engineer(&relay, session) {
-                step.saw(session, endpoint);
-            }
-            Ok(())
-        });
-        // Where he was is worth telling, and nothing to fail for.
-        let _ = known.await;
         if self.command("closing", command).await {
             self.send(&FromController::ClosingAck(record.session));
             self.send_checkpoint().await;

@@ -234,11 +234,6 @@ impl<'a> Step<'a> {
         self.state.world.observe(site, session, seen)
     }
 
-    /// Takes where the relay saw an engineer last.
-    pub fn saw(&mut self, session: thinlane_model::SessionId, endpoint: String) {
-        self.state.world.saw(session, endpoint);
-    }
-
     /// Puts another policy in force.
     pub fn set_policy(&mut self, policy: PolicyState) -> Result<(), ErrorBody> {
         self.state.policy = policy;

@@ -285,6 +285,7 @@ impl Lab {
             reason,
             counters: Counters { up_packets: 9, up_bytes: 900, ..Counters::default() },
             last_handshake_at: None,
+            endpoint: None,
             late_packets: 1,
             verified: true,
             record: "cmVjb3Jk".to_owned(),
