@@ -91,7 +91,7 @@ impl Keys {
         let mut fingerprint = [String::new(), String::new()];
         for (number, end) in ["a", "b"].into_iter().enumerate() {
             public[number] =
-                shell(&format!("umask 077; wg genkey | tee {at}/{end}.key | wg pubkey"))?.trim().to_owned();
+                shell(&format!("umask 077; wg genkey >{at}/{end}.key && wg pubkey <{at}/{end}.key"))?.trim().to_owned();
             if openvpn {
                 let told = shell(&format!(
                     "umask 077; openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -sha256 -days 2 \
