@@ -224,6 +224,39 @@ fn versions_stand_only_in_the_root_manifest() {
     }
 }
 
+/// A lane without an interface is for engineers' laptops, whatever runs on them.
+#[test]
+fn a_lane_without_an_interface_names_nothing_of_one_operating_system_only() {
+    const CRATES: &[&str] =
+        &["nix", "libc", "rustix", "errno", "netlink-sys", "signal-hook", "windows-sys", "thinlane-wg"];
+    const WORDS: &[&str] = &[
+        "std::os::",
+        "core::ffi",
+        "target_os",
+        "target_family",
+        "cfg(unix",
+        "cfg(windows",
+        "\"/proc",
+        "\"/dev",
+        "\"/sys",
+    ];
+    let metadata = metadata();
+    let packages = packages(&metadata);
+    let forward = packages.values().find(|package| package["name"] == "thinlane-forward").expect("the crate");
+    for dependency in forward["dependencies"].as_array().expect("dependencies") {
+        let name = dependency["name"].as_str().expect("a name");
+        assert!(!CRATES.contains(&name) && dependency["target"].is_null(), "thinlane-forward wants {name}");
+    }
+    let sources = sources("cli/forward/src", ".rs");
+    assert!(sources.len() > 10, "only {} files found", sources.len());
+    for path in sources {
+        let text = std::fs::read_to_string(&path).expect("source");
+        for word in WORDS {
+            assert!(!text.contains(word), "{} says {word}", path.display());
+        }
+    }
+}
+
 #[test]
 fn no_source_file_is_longer_than_six_hundred_lines() {
     let mut long = Vec::new();
