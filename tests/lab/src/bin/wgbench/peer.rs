@@ -358,16 +358,13 @@ pub fn all(installed: &Path) -> (Vec<Peer>, Vec<String>) {
     uapi("boringtun-1", "boringtun-cli, 1 thread", bt, &["-f", "--disable-drop-privileges", "-t", "1"]);
     uapi("gotatun", "gotatun-cli", bin.join("gotatun"), &["-f", "--disable-drop-privileges", "-v", "error"]);
     uapi("wireguard-go", "wireguard-go (Debian)", PathBuf::from("/usr/bin/wireguard-go"), &["-f"]);
+    let newest = installed.join("newest/wireguard-go");
+    uapi("newest", &format!("{}, newest", version(&newest)), newest, &["-f"]);
     let named = std::env::var("WG_PEER_BIN").unwrap_or_default();
     for (number, path) in named.split(':').filter(|path| !path.is_empty()).enumerate() {
         let path = PathBuf::from(path);
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let newest = number == 0 && name.starts_with("wireguard-go");
-        let id = if newest { "newest".to_owned() } else { format!("peer{number}") };
-        uapi(&id, &format!("{name} (WG_PEER_BIN)"), path, &["-f"]);
-    }
-    if !peers.iter().any(|peer| peer.id == "newest") {
-        missing.push("the newest wireguard-go: no registry carries it; name its path in WG_PEER_BIN".to_owned());
+        uapi(&format!("peer{number}"), &format!("{name} (WG_PEER_BIN)"), path, &["-f"]);
     }
     if Path::new("/usr/sbin/openvpn").is_file() {
         peers.push(Peer::new("openvpn", "OpenVPN (Debian)", Kind::OpenVpn));
@@ -375,4 +372,12 @@ pub fn all(installed: &Path) -> (Vec<Peer>, Vec<String>) {
         missing.push("OpenVPN: not installed".to_owned());
     }
     (peers, missing)
+}
+
+/// What a wireguard-go calls itself: name and version.
+fn version(program: &Path) -> String {
+    let told = Command::new(program).arg("--version").output().ok();
+    let told = told.and_then(|told| String::from_utf8(told.stdout).ok());
+    let line = told.as_deref().and_then(|told| told.lines().next()).filter(|line| line.starts_with("wireguard-go "));
+    line.unwrap_or("wireguard-go").to_owned()
 }
