@@ -19,12 +19,15 @@ use crate::packet::{self, Ip, Ipv4, Malformed, Tcp, TcpReset, flag, number};
 mod denied;
 mod flows;
 mod fragments;
+mod fuzz;
 #[cfg(test)]
 mod tests;
 
 use denied::DeniedFlows;
 use flows::Flows;
 use fragments::Fragments;
+
+pub use fuzz::fuzz_gate;
 
 /// ICMP errors that pass, each way.
 const ICMP_PER_SECOND: u32 = 10;
@@ -322,31 +325,4 @@ impl Gate {
 fn answer_to(ip: &Ipv4<'_>, tcp: &Tcp) -> TcpReset {
     let (seq, ack) = if tcp.has(flag::ACK) { (tcp.ack, None) } else { (0, Some(tcp.end())) };
     TcpReset { source: (ip.destination, tcp.destination_port), destination: (ip.source, tcp.source_port), seq, ack }
-}
-
-/// For fuzzing: whatever the bytes are, a gate neither panics nor lets pass what is not its tuple.
-///
-/// The first two bytes steer direction and time; the rest is one packet.
-pub fn fuzz_gate(bytes: &[u8]) {
-    let Some((steer, bytes)) = bytes.split_at_checked(2) else { return };
-    let tuple = Tuple {
-        engineer: Ipv4Addr::new(198, 19, 0, 1),
-        destination: Ipv4Addr::new(198, 18, 0, 1),
-        address: Ipv4Addr::new(192, 168, 1, 10),
-        protocol: if steer[0] & 2 == 0 { Protocol::Tcp } else { Protocol::Udp },
-        port: 2404,
-    };
-    let mut gate = Gate::new(tuple, Boot(200));
-    let now = Boot(u64::from(steer[1]));
-    let way = if steer[0] & 1 == 0 { Direction::Up } else { Direction::Down };
-    let verdict = gate.judge(way, bytes, Load::of(bytes), now);
-    let _ = gate.answer(way, bytes, verdict, now);
-    let _ = gate.resets();
-    if verdict == PacketVerdict::Pass {
-        let ip = packet::parse_ipv4(bytes).expect("what passes is well formed");
-        assert!(now < Boot(200));
-        assert!(way == Direction::Up, "an answer without a question");
-        assert_eq!((ip.source, ip.destination), (tuple.engineer, tuple.destination));
-        assert_eq!((ip.protocol, ip.destination_port()), (tuple.protocol.number(), Some(tuple.port)));
-    }
 }

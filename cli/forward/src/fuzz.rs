@@ -7,10 +7,11 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use smoltcp::time::{Duration, Instant};
 use thinlane_model::Protocol;
+use thinlane_packet::sample::Reach;
 
 use crate::inner::Inner;
 use crate::packet::{self, Datagram, Ipv4, TCP, UDP};
-use crate::stack::Id;
+use crate::stack::{End, Id};
 
 const ENGINEER: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 5);
 const ASSET: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(198, 18, 0, 9), 502);
@@ -18,7 +19,7 @@ const ASSET: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(198, 18, 0, 9), 502)
 const MOST_PACKETS: usize = 20_000;
 
 /// Reads `bytes` as a story of packets, local acts and passing time.
-pub fn fuzz_inner(bytes: &[u8]) {
+pub fn fuzz_inner(bytes: &[u8], reach: Reach<'_>) {
     let protocol = if bytes.first().is_some_and(|byte| byte & 1 == 1) { Protocol::Udp } else { Protocol::Tcp };
     let mut story = Story {
         inner: Inner::new(ENGINEER, ASSET, protocol, 1420, 1, Instant::ZERO),
@@ -26,6 +27,7 @@ pub fn fuzz_inner(bytes: &[u8]) {
         rest: bytes.get(1..).unwrap_or_default(),
         ids: Vec::new(),
         seen: BTreeMap::new(),
+        reach,
     };
     // More steps than this are another story.
     for _ in 0..400 {
@@ -50,6 +52,7 @@ struct Story<'a> {
     rest: &'a [u8],
     ids: Vec<Id>,
     seen: BTreeMap<u16, Seen>,
+    reach: Reach<'a>,
 }
 
 impl Story<'_> {
@@ -122,6 +125,14 @@ impl Story<'_> {
         let pulse = stack.pulse(id);
         assert!(!(pulse.finished && pulse.readable), "finished before its last byte");
         stack.awake(|_| {});
+        if pulse.readable {
+            (self.reach)("bytes for the local program");
+        }
+        match pulse.end {
+            Some(End::Finished) => (self.reach)("finished by both ends"),
+            Some(End::Silent) => (self.reach)("given up after silence"),
+            _ => {}
+        }
     }
 
     /// A TCP segment that is near to what would be right.
@@ -160,13 +171,19 @@ impl Story<'_> {
         }
     }
 
-    /// A fragment, or a packet of another protocol.
+    /// A fragment, or a packet of another protocol; one may begin a datagram to a port that we used.
     fn piece(&mut self) {
         let protocol = [TCP, UDP, 1, 200][usize::from(self.byte().unwrap_or(0) % 4)];
-        let (more, offset) = (self.byte().unwrap_or(0) & 1 == 1, usize::from(self.short() % 8190) * 8);
+        let (flags, offset) = (self.byte().unwrap_or(0), usize::from(self.short() % 8190) * 8);
         let length = usize::from(self.short() % 1400) / 8 * 8;
-        let payload = self.part(length);
-        self.deliver(protocol, more, offset, &payload);
+        let mut payload = self.part(length);
+        if let Some(header) = payload.first_chunk_mut::<8>().filter(|_| flags & 2 == 2) {
+            let port = self.seen.keys().next().copied().unwrap_or_default();
+            let whole = self.short();
+            let words = [ASSET.port(), port, whole, 0].map(u16::to_be_bytes);
+            *header = std::array::from_fn(|at| words[at / 2][at % 2]);
+        }
+        self.deliver(protocol, flags & 1 == 1, offset, &payload);
     }
 
     /// An answer to every port that we used.
@@ -191,7 +208,12 @@ impl Story<'_> {
             payload,
         };
         let bytes = packet::write(whole);
-        self.inner.take(&bytes, self.now);
+        if self.inner.take(&bytes, self.now).is_some() {
+            (self.reach)("a datagram for its local program");
+            if offset > 0 {
+                (self.reach)("a datagram put together");
+            }
+        }
     }
 
     /// Lets everything leave that wants to, and learns from it.
@@ -266,7 +288,10 @@ pub fn fuzz_seeds() -> Vec<Vec<u8>> {
     ];
     let broken = [vec![0, 0, 1], syn_ack, local(0, 60_000), ack, time(3000), reset, data, local(4, 0), time(65_000)];
     let udp = vec![1, 9, 0, 12, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 7, 1, 1, 0, 0, 0, 16, 1, 246, 192, 0, 0, 12];
-    vec![tcp.concat(), broken.concat(), udp]
+    // A question; the answer in two pieces.
+    let pieces =
+        [&[1, 9, 0, 4, 1, 2, 3, 4][..], &[7, 1, 3, 0, 0, 0, 16], &[7; 16], &[0, 24, 7, 1, 0, 0, 2, 0, 8], &[8; 8]];
+    vec![tcp.concat(), broken.concat(), udp, pieces.concat()]
 }
 
 #[cfg(test)]
@@ -277,7 +302,7 @@ mod tests {
     fn the_seeds_reach_an_open_connection_and_its_end() {
         let seeds = fuzz_seeds();
         for seed in &seeds {
-            fuzz_inner(seed);
+            fuzz_inner(seed, &mut |_| {});
         }
         // The first one up to its data: the connection must be open by then, or it tests nothing.
         let mut story = Story {
@@ -286,6 +311,7 @@ mod tests {
             rest: &seeds[0][1..],
             ids: Vec::new(),
             seen: BTreeMap::new(),
+            reach: &mut |_| {},
         };
         for _ in 0..3 {
             let act = story.byte().expect("an act");

@@ -1,8 +1,11 @@
-//! Packets written the slow way, as tests want them; nothing else uses them.
+//! Packets written the slow way, as tests and fuzz targets want them; nothing else uses them.
 
 use std::net::Ipv4Addr;
 
 use super::{IPV4_HEADER, TCP_HEADER, number};
+
+/// Told of each place in what is tested that an input got to, so that a run can say whether it tested anything.
+pub type Reach<'a> = &'a mut dyn FnMut(&'static str);
 
 /// An IPv4 packet with a right header checksum.
 pub fn ipv4(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, id: u16, fragment: u16, payload: &[u8]) -> Vec<u8> {
@@ -89,4 +92,43 @@ pub fn naive_transport(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, se
     all.extend_from_slice(&(segment.len() as u16).to_be_bytes());
     all.extend_from_slice(segment);
     naive_checksum(&all)
+}
+
+/// Puts an IPv4 packet's lengths and checksums right, as far as it has room for them; what else it says stays as it is.
+pub fn mend(packet: &mut [u8]) {
+    let Ok(length) = u16::try_from(packet.len()) else { return };
+    let header = packet.first().map_or(0, |first| usize::from(first & 0x0f) * 4);
+    if header < IPV4_HEADER || header > packet.len() {
+        return;
+    }
+    packet[2..4].copy_from_slice(&length.to_be_bytes());
+    packet[10..12].fill(0);
+    let sum = naive_checksum(&packet[..header]);
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    let (ip, segment) = packet.split_at_mut(header);
+    let (protocol, fragment) = (ip[9], u16::from(ip[6]) << 8 | u16::from(ip[7]));
+    let place = match protocol {
+        number::ICMP => 2,
+        number::UDP => 6,
+        number::TCP => 16,
+        _ => return,
+    };
+    if fragment & 0x1fff != 0 || segment.len() < place + 4 {
+        return;
+    }
+    if protocol == number::UDP {
+        // A first fragment is shorter than what it begins.
+        let more = if fragment & 0x2000 != 0 { 8 } else { 0 };
+        let length = (segment.len() as u16).wrapping_add(more);
+        segment[4..6].copy_from_slice(&length.to_be_bytes());
+    }
+    segment[place..place + 2].fill(0);
+    let address = |at: usize| Ipv4Addr::new(ip[at], ip[at + 1], ip[at + 2], ip[at + 3]);
+    let sum = match protocol {
+        number::ICMP => naive_checksum(segment),
+        _ => naive_transport(address(12), address(16), protocol, segment),
+    };
+    // Of UDP, zero means that there is none (RFC 768).
+    let sum = if protocol == number::UDP && sum == 0 { 0xffff } else { sum };
+    segment[place..place + 2].copy_from_slice(&sum.to_be_bytes());
 }

@@ -2,15 +2,18 @@
 //!
 //! A target is a function of bytes that must return: no panic, no unbounded memory, no endless loop, and where it
 //! reads something, writing it again must say the same. `cargo test -p thinlane-fuzz` replays each corpus with a
-//! fixed number of mutations; `cargo run -p thinlane-fuzz -- TARGET SECONDS` goes on for as long as you like.
+//! fixed number of mutations, and asks whether they got as deep as they should; `cargo run -p thinlane-fuzz -- TARGET SECONDS`
+//! goes on for as long as you like.
 //! The same functions serve a coverage-guided fuzzer.
 #![forbid(unsafe_code)]
 
 mod mutate;
+mod run;
 mod targets;
 
 pub use mutate::Mutator;
-pub use targets::{TARGETS, Target};
+pub use run::Run;
+pub use targets::{OF_PACKETS, TARGETS, Target};
 
 use std::path::{Path, PathBuf};
 

@@ -1,61 +1,84 @@
-//! Runs one target, or all in turn, for some seconds of processor time: `fuzz [TARGET] [SECONDS] [SEED]`.
+//! Runs one target, or some beside each other, for some seconds of processor time each:
+//! `fuzz [TARGET | packets | all] [SECONDS] [SEED]`.
 //!
-//! An input that makes a target panic is written to the target's corpus before the process ends, so that it is
-//! replayed from then on.
+//! `packets` are those that read packets, datagrams and what the kernel says. They take turns of a second, so that a run
+//! which is broken off has tried them all. An input that makes a target panic is written to the target's corpus before the
+//! process ends, so that it is replayed from then on. Fails, too, if a target's inputs did not get as deep as they should.
 #![forbid(unsafe_code)]
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::io::{IsTerminal as _, Write as _, stderr};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use nix::time::{ClockId, clock_gettime};
-use thinlane_fuzz::{Mutator, TARGETS, Target, corpus, seeds};
+use thinlane_fuzz::{OF_PACKETS, Run, TARGETS};
 
-fn run(target: &Target, length: Duration, seed: u64) -> Result<u64, String> {
-    let seeds = seeds(target).map_err(|error| error.to_string())?;
-    let mut mutator = Mutator::new(seed);
-    let started = spent();
-    let mut tried = 0;
-    while spent() - started < length {
-        for _ in 0..256 {
-            let input = mutator.make(&seeds);
-            tried += 1;
-            if catch_unwind(AssertUnwindSafe(|| (target.run)(&input))).is_err() {
-                let path = corpus(target.name).join(format!("found-{seed:x}-{tried}"));
-                std::fs::create_dir_all(corpus(target.name))
-                    .and_then(|()| std::fs::write(&path, &input))
-                    .map_err(|e| e.to_string())?;
-                return Err(format!("{} panicked; the input is kept in {}", target.name, path.display()));
+/// How long each has its turn.
+const TURN: Duration = Duration::from_secs(1);
+
+fn chosen(name: &str, seed: u64) -> Result<Vec<Run>, String> {
+    let wanted = |target: &str| match name {
+        "all" => true,
+        "packets" => OF_PACKETS.contains(&target),
+        _ => target == name,
+    };
+    let targets: Vec<_> = TARGETS.iter().filter(|target| wanted(target.name)).collect();
+    if targets.is_empty() {
+        let names: Vec<&str> = TARGETS.iter().map(|target| target.name).collect();
+        return Err(format!("no target {name:?}; there are packets (some), all, {}", names.join(", ")));
+    }
+    targets
+        .into_iter()
+        .map(|target| Run::new(target, seed).map_err(|error| format!("the corpus of {}: {error}", target.name)))
+        .collect()
+}
+
+/// Lets all of them take turns until each has had `length`.
+fn take_turns(runs: &mut [Run], length: Duration) -> Result<(), String> {
+    let (begun, told) = (Instant::now(), stderr().is_terminal());
+    while runs.iter().any(|run| run.spent < length) {
+        for run in runs.iter_mut().filter(|run| run.spent < length) {
+            run.go_on(TURN.min(length - run.spent)).map_err(|failure| failure.to_string())?;
+            if told {
+                let (name, tried, spent) = (run.name(), run.tried, run.spent.as_secs());
+                let _ = write!(stderr(), "\r\x1b[K{name}: {tried} inputs in {spent} of {} s", length.as_secs());
             }
         }
     }
-    Ok(tried)
-}
-
-/// Processor time of this process: a busy machine makes a run longer, and not shorter.
-fn spent() -> Duration {
-    clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+    if told {
+        let _ = write!(stderr(), "\r\x1b[K");
+    }
+    println!("fuzz: {} targets, {} s by the clock", runs.len(), begun.elapsed().as_secs());
+    Ok(())
 }
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let name = words.first().map_or("all", String::as_str);
-    let seconds = words.get(1).and_then(|word| word.parse().ok()).unwrap_or(60);
-    let seed = words.get(2).and_then(|word| word.parse().ok()).unwrap_or(1);
-    let chosen: Vec<&Target> = TARGETS.iter().filter(|target| name == "all" || target.name == name).collect();
-    if chosen.is_empty() {
-        let names: Vec<&str> = TARGETS.iter().map(|target| target.name).collect();
-        eprintln!("error: no target {name:?}; there are {}", names.join(", "));
+    let number = |at: usize, usual: u64| words.get(at).map_or(Ok(usual), |word| word.parse::<u64>());
+    let (Ok(seconds), Ok(seed)) = (number(1, 60), number(2, 1)) else {
+        eprintln!("error: seconds and seed are whole numbers\nnext:  fuzz [TARGET | packets | all] [SECONDS] [SEED]");
         return ExitCode::from(2);
+    };
+    let mut runs = match chosen(name, seed) {
+        Ok(runs) => runs,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    if let Err(error) = take_turns(&mut runs, Duration::from_secs(seconds)) {
+        eprintln!("error: {error}");
+        return ExitCode::FAILURE;
     }
-    for target in chosen {
-        match run(target, Duration::from_secs(seconds), seed) {
-            Ok(tried) => println!("{}: {tried} inputs, nothing found", target.name),
-            Err(found) => {
-                eprintln!("error: {found}");
-                return ExitCode::FAILURE;
-            }
+    let mut shallow = false;
+    for run in &runs {
+        let places: Vec<String> = run.places.iter().map(|(place, times)| format!("{place} {times}")).collect();
+        let places = if places.is_empty() { String::new() } else { format!(" ({})", places.join(", ")) };
+        println!("{}: {} inputs in {} s, nothing found{places}", run.name(), run.tried, run.spent.as_secs());
+        for place in run.missing() {
+            eprintln!("error: no input of {} got to: {place}", run.name());
+            shallow = true;
         }
     }
-    ExitCode::SUCCESS
+    if shallow { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

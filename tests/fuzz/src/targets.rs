@@ -5,40 +5,59 @@ use std::net::SocketAddr;
 use ed25519_dalek::SigningKey;
 use thinlane_model::{Boot, PublicKey, SessionId, Span, Wall};
 use thinlane_relay::{Relay, Verdict};
+use thinlane_wg::packet::sample::Reach;
 use thinlane_wire::{
     AgentFrame, FrameDecoder, FromController, GrantVerifier, ProbeKey, ProbeTicket, SignedGrant, api, pb,
 };
 
+mod packets;
+
 /// One parser under test.
 pub struct Target {
     pub name: &'static str,
-    pub run: fn(&[u8]),
+    /// Reads the bytes, and tells of the places that they got to.
+    pub run: fn(&[u8], Reach<'_>),
     /// Inputs that it is known to read.
     pub seeds: fn() -> Vec<Vec<u8>>,
+    /// Mutations that are tried whenever the tests run: some hundred milliseconds.
+    pub replayed: usize,
+    /// Of the places that `run` tells of, those that mutations of the seeds must get to: else it tests little.
+    pub deepest: &'static [&'static str],
 }
 
 /// Every target.
 pub const TARGETS: &[Target] = &[
-    Target { name: "frame", run: frame, seeds: none },
-    Target { name: "agent-message", run: agent_message, seeds: none },
-    Target { name: "controller-message", run: controller_message, seeds: none },
-    Target { name: "grant", run: grant, seeds: grants },
-    Target { name: "policy", run: policy, seeds: none },
-    Target { name: "policy-cases", run: policy_cases, seeds: none },
-    Target { name: "canonical-json", run: canonical_json, seeds: none },
-    Target { name: "note", run: note, seeds: none },
-    Target { name: "api-json", run: api_json, seeds: none },
-    Target { name: "words", run: words, seeds: none },
-    Target { name: "relay", run: relay, seeds: datagrams },
-    Target { name: "packet", run: packet, seeds: packets },
-    Target { name: "gate", run: thinlane_wg::gate::fuzz_gate, seeds: packets },
-    Target { name: "wg-header", run: thinlane_wg::offload::fuzz_header, seeds: large_packets },
-    Target { name: "wg-segment", run: thinlane_wg::offload::fuzz_segment, seeds: large_packets },
-    Target { name: "wg-coalesce", run: thinlane_wg::offload::fuzz_coalesce, seeds: streams },
-    Target { name: "wg-device", run: thinlane_wg::fuzz_device, seeds: device_input },
-    Target { name: "kernel-answer", run: kernel_answer, seeds: kernel_answers },
-    Target { name: "forward", run: thinlane_forward::fuzz_inner, seeds: thinlane_forward::fuzz_seeds },
+    plain("frame", |bytes, _| frame(bytes), none),
+    plain("agent-message", |bytes, _| agent_message(bytes), none),
+    plain("controller-message", |bytes, _| controller_message(bytes), none),
+    plain("grant", |bytes, _| grant(bytes), grants),
+    plain("policy", |bytes, _| policy(bytes), none),
+    plain("policy-cases", |bytes, _| policy_cases(bytes), none),
+    plain("canonical-json", |bytes, _| canonical_json(bytes), none),
+    plain("note", |bytes, _| note(bytes), none),
+    plain("api-json", |bytes, _| api_json(bytes), none),
+    plain("words", |bytes, _| words(bytes), none),
+    plain("relay", |bytes, _| relay(bytes), datagrams),
+    packets::PACKET,
+    packets::GATE,
+    packets::HEADER,
+    packets::SEGMENT,
+    packets::COALESCE,
+    packets::DEVICE,
+    packets::FORWARD,
+    packets::KERNEL_ANSWER,
 ];
+
+/// Those of them that read what the kernel and the other end of a lane say, packet by packet.
+pub const OF_PACKETS: &[&str] =
+    &["packet", "gate", "wg-header", "wg-segment", "wg-coalesce", "wg-device", "forward", "kernel-answer"];
+
+/// What a parser that needs some microseconds for an input may have of them in a test.
+const USUAL: usize = 20_000;
+
+const fn plain(name: &'static str, run: fn(&[u8], Reach<'_>), seeds: fn() -> Vec<Vec<u8>>) -> Target {
+    Target { name, run, seeds, replayed: USUAL, deepest: &[] }
+}
 
 fn none() -> Vec<Vec<u8>> {
     vec![Vec::new()]
@@ -182,135 +201,4 @@ fn datagrams() -> Vec<Vec<u8>> {
     let relay = "192.0.2.9:7443".parse().expect("an endpoint");
     let ticket = ProbeTicket { ticket, secret, relay, life: ProbeKey::LIFE, pools: Vec::new() };
     vec![with(1, 148), with(2, 92), with(3, 64), with(4, 32), with(4, 148), ticket.question(1, 100)]
-}
-
-fn packet(bytes: &[u8]) {
-    let _ = thinlane_wg::packet::parse(bytes);
-    let mut copy = bytes.to_vec();
-    let _ = thinlane_wg::packet::clamp_mss(&mut copy, 1380);
-    assert_eq!(copy.len(), bytes.len());
-}
-
-fn packets() -> Vec<Vec<u8>> {
-    let ip = |protocol: u8, payload: &[u8]| {
-        let length = (20 + payload.len()) as u16;
-        let mut packet = vec![0x45, 0, 0, 0, 0, 1, 0x40, 0, 64, protocol, 0, 0, 198, 19, 0, 1, 198, 18, 0, 1];
-        packet[2..4].copy_from_slice(&length.to_be_bytes());
-        packet.extend_from_slice(payload);
-        packet
-    };
-    let syn = [0xc3, 0x50, 0x01, 0xf6, 0, 0, 0, 1, 0, 0, 0, 0, 0x60, 0x02, 0xff, 0xff, 0, 0, 0, 0, 2, 4, 5, 0xb4];
-    let udp = [0xc3, 0x50, 0, 7, 0, 12, 0, 0, 1, 2, 3, 4];
-    let mut error = vec![3, 4, 0, 0, 0, 0, 5, 0];
-    error.extend(ip(6, &syn));
-    vec![ip(6, &syn), ip(17, &udp), ip(1, &error), vec![0x60; 48]]
-}
-
-/// A packet, TCP or UDP, with `payload` bytes and a right header checksum.
-fn packet_of(protocol: u8, id: u8, seq: u8, payload: usize) -> Vec<u8> {
-    let transport = match protocol {
-        17 => [0xc3, 0x50, 0, 7, 0, 8 + payload as u8, 0, 1].to_vec(),
-        _ => [&[0xc3, 0x50, 0x01, 0xf6, 0, 0, 0, seq, 0, 0, 0, 9, 0x50, 0x10, 1, 0][..], &[0; 4]].concat(),
-    };
-    let length = 20 + transport.len() + payload;
-    let mut bytes = vec![0x45, 0, 0, length as u8, 0, id, 0x40, 0, 64, protocol, 0, 0, 198, 19, 0, 1, 198, 18, 0, 1];
-    let sum = thinlane_wg::packet::checksum(0, &bytes);
-    bytes[10..12].copy_from_slice(&sum.to_be_bytes());
-    bytes.extend(transport);
-    bytes.resize(length, 0x5a);
-    let pseudo = thinlane_wg::packet::sum(u32::from(protocol) + (length - 20) as u32, &bytes[12..20]);
-    let at = if protocol == 17 { 26 } else { 36 };
-    bytes[at..at + 2].fill(0);
-    let sum = thinlane_wg::packet::checksum(pseudo.into(), &bytes[20..]);
-    bytes[at..at + 2].copy_from_slice(&sum.to_be_bytes());
-    bytes
-}
-
-/// What an interface with offload hands over: a header, and a packet to be cut, or a lone one.
-fn large_packets() -> Vec<Vec<u8>> {
-    use thinlane_wg::offload::header::{Header, Kind};
-    let of = |kind, size, offset, packet: Vec<u8>| {
-        let header =
-            Header { kind, needs_checksum: true, headers: 40, size, checksum_start: 20, checksum_offset: offset };
-        [&header.bytes()[..], &packet].concat()
-    };
-    vec![
-        of(Kind::Tcp4, 30, 16, packet_of(6, 1, 0, 100)),
-        of(Kind::Udp, 30, 6, packet_of(17, 1, 0, 100)),
-        of(Kind::Whole, 0, 16, packet_of(6, 1, 0, 10)),
-        of(Kind::Tcp6, 30, 16, vec![0x60; 100]),
-    ]
-}
-
-/// Packets that follow each other, each behind its length.
-fn streams() -> Vec<Vec<u8>> {
-    let stream = |protocol: u8| {
-        let packets = (0..4u8).map(|at| packet_of(protocol, at, at * 20, 20));
-        packets.flat_map(|packet| [&[0, packet.len() as u8][..], &packet].concat()).collect()
-    };
-    vec![stream(6), stream(17)]
-}
-
-/// One of each kind of thing that a device is given, each behind its kind and length.
-fn device_input() -> Vec<Vec<u8>> {
-    let packet = packet_of(6, 1, 0, 20);
-    let mut all = Vec::new();
-    for what in 0..16u8 {
-        all.extend([what, packet.len() as u8]);
-        all.extend(&packet);
-    }
-    vec![all]
-}
-
-/// Whatever the kernel (or what claims to be it) sends.
-fn kernel_answer(bytes: &[u8]) {
-    use thinlane_nft::decode::{self, Content};
-    for message in decode::Messages::new(bytes).take(64) {
-        let Ok(message) = message else { break };
-        let Ok(Content::Netfilter { family, attrs, .. }) = message.content() else { continue };
-        let _ = decode::table(&attrs);
-        let _ = decode::chain(&attrs);
-        let _ = decode::set(&attrs);
-        let _ = decode::elements(&attrs);
-        let _ = decode::counter(&attrs);
-        let _ = decode::rule(&attrs);
-        let _ = decode::expressions(&attrs);
-        let _ = decode::flowtable(family, &attrs);
-        let _ = decode::flow(&attrs);
-    }
-    if let Ok(text) = std::str::from_utf8(bytes) {
-        let _ = decode::prefix(text);
-    }
-}
-
-/// A message with the headers that the kernel writes, and attributes nested in one another.
-fn kernel_answers() -> Vec<Vec<u8>> {
-    let message = |kind: u16, attrs: &[u8]| {
-        let mut bytes = ((20 + attrs.len()) as u32).to_ne_bytes().to_vec();
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend([0; 10]);
-        bytes.extend([1, 0, 0, 0]);
-        bytes.extend_from_slice(attrs);
-        bytes
-    };
-    let attr = |kind: u16, payload: &[u8]| {
-        let mut bytes = ((4 + payload.len()) as u16).to_ne_bytes().to_vec();
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend_from_slice(payload);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes
-    };
-    let table = attr(1, b"thinlane\0");
-    let nested =
-        attr(0x8004, &attr(0x8001, &[attr(1, b"counter\0"), attr(0x8002, &attr(1, &7u64.to_be_bytes()))].concat()));
-    let mut found: Vec<Vec<u8>> = (0..26)
-        .map(|kind| {
-            message(0x0a00 | kind, &[&table[..], &attr(2, b"lane-00000000-up\0"), &attr(3, b"x\0"), &nested].concat())
-        })
-        .collect();
-    found.push(message(
-        0x0100,
-        &attr(0x8001, &attr(0x8001, &[attr(1, &[198, 19, 0, 1]), attr(2, &[198, 18, 0, 1])].concat())),
-    ));
-    found
 }

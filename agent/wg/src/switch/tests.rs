@@ -294,7 +294,7 @@ fn no_input_breaks_a_device() {
                 (state >> 24) as u8
             })
             .collect();
-        fuzz_device(&bytes);
+        fuzz_device(&bytes, &mut |_| {});
     }
 }
 

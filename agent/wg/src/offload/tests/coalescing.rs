@@ -239,6 +239,6 @@ proptest! {
 
     #[test]
     fn no_bytes_break_the_coalescer(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-        super::super::fuzz_coalesce(&bytes);
+        super::super::fuzz_coalesce(&bytes, &mut |_| {});
     }
 }
