@@ -127,7 +127,8 @@ impl<'a> Slow<'a> {
 ///
 /// The bytes are a list of {how (1), length (2), content}. What the lower two bits of `how` say: the content is a packet
 /// as it is (0); with its lengths and checksums mended (1); or the payload of the next packet of a flow (2, 3), with PSH
-/// if bit 4 is set. Bits 2 and 3 choose among four flows.
+/// if bit 4 is set and a bit of its last byte turned, which its checksum does not know, if bit 5 is. Bits 2 and 3 choose
+/// among four flows.
 pub fn fuzz_coalesce(mut bytes: &[u8], reach: Reach<'_>) {
     let mut coalescer = Coalescer::new(true);
     let mut checked = Checked { waiting: Vec::new(), room: vec![0; 65_535], reach };
@@ -141,6 +142,9 @@ pub fn fuzz_coalesce(mut bytes: &[u8], reach: Reach<'_>) {
             1 => mended(content.to_vec()),
             _ => next_of(flow, content, how & 0x10 != 0),
         };
+        if let Some(last) = flow.last_mut().filter(|_| how & 0x22 == 0x22) {
+            *last ^= 1;
+        }
         checked.waiting.push(flow.clone());
         coalescer.push(flow, &mut checked);
     }

@@ -205,7 +205,7 @@ fn streams() -> Vec<Vec<u8>> {
     let act = |how: u8, content: &[u8]| [&[how][..], &(content.len() as u16).to_be_bytes(), content].concat();
     let stream = |first: &[u8], how: u8, more: usize, payload: usize| {
         let next = act(2 | how, &vec![0x5a; payload]);
-        [act(1 | how, first), next.repeat(more), act(0x12 | how, &[1])].concat()
+        [act(1 | how, first), next.repeat(more), act(0x22 | how, &[1; 20]), act(0x12 | how, &[1])].concat()
     };
     let mut mixed = Vec::new();
     let (segment, datagram) = (tcp(ME, ASSET, 9, 9, flag::ACK, &[1; 20]), udp(ME, ASSET, &[1; 20]));
