@@ -26,6 +26,11 @@ impl Program {
     fn is_kernel(&self) -> bool {
         self.words.is_empty()
     }
+
+    /// Whether it is under load for one sender at a time, and not for all at once.
+    pub fn counts_each_sender(&self) -> bool {
+        self.name.starts_with("gotatun")
+    }
 }
 
 /// `wireguard-go`, and each `NAME=COMMAND LINE` of `THINLANE_INTEROP`, which `;` separates; `kernel=` is the kernel.
