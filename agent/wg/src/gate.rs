@@ -248,6 +248,10 @@ impl Gate {
         if ip.offset != 0 {
             return Ok(self.fragments(way).passes_later(&ip, now));
         }
+        // Before the flows see it: a packet that is denied opens none.
+        if ip.more_fragments && !self.fragments(way).may_begin(&ip, now) {
+            return Ok(false);
+        }
         let passes = match self.tuple.protocol {
             Protocol::Tcp => {
                 let tcp = ip.tcp()?;
@@ -260,7 +264,7 @@ impl Gate {
             }
         };
         if passes && ip.more_fragments {
-            return Ok(self.fragments(way).begin(&ip, now));
+            self.fragments(way).begin(&ip, now);
         }
         Ok(passes)
     }

@@ -25,15 +25,14 @@ pub(super) struct Fragments {
 }
 
 impl Fragments {
-    /// Takes note of a first fragment that may pass. A second first one under one id may not be shorter: it
-    /// would uncover bytes that were already judged.
-    pub(super) fn begin(&mut self, ip: &Ipv4<'_>, now: Boot) -> bool {
-        if let Some(begun) = self.begun.get(&ip.id)
-            && begun.at.until(now) < AGE
-            && begun.first != ip.payload.len()
-        {
-            return false;
-        }
+    /// Whether a first fragment may pass. A second one under one id may not be of another length: it would uncover
+    /// bytes that were already judged.
+    pub(super) fn may_begin(&self, ip: &Ipv4<'_>, now: Boot) -> bool {
+        self.begun.get(&ip.id).is_none_or(|begun| begun.at.until(now) >= AGE || begun.first == ip.payload.len())
+    }
+
+    /// Takes note of a first fragment that passes.
+    pub(super) fn begin(&mut self, ip: &Ipv4<'_>, now: Boot) {
         self.begun.insert(ip.id, Begun { first: ip.payload.len(), at: now });
         if self.begun.len() > MOST {
             self.begun.retain(|_, begun| begun.at.until(now) < AGE);
@@ -42,7 +41,6 @@ impl Fragments {
             let oldest = self.begun.iter().min_by_key(|(_, begun)| begun.at).map(|(id, _)| *id);
             oldest.map(|id| self.begun.remove(&id));
         }
-        true
     }
 
     /// Whether a later fragment continues a packet whose first fragment passed, behind that fragment's bytes.

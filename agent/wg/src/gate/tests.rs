@@ -241,6 +241,17 @@ fn a_first_fragment_of_another_port_opens_nothing_for_later_ones() {
 }
 
 #[test]
+fn a_fragment_that_is_denied_opens_no_flow() {
+    let mut gate = gate(Protocol::Udp);
+    let first =
+        |port: u16, more: usize| [&port.to_be_bytes()[..], &[0x09, 0x64, 0, 100, 0, 0], &vec![1; more]].concat();
+    assert_eq!(gate.up(&ipv4(ME, ASSET, 17, 9, 0x2000, &first(9000, 24)), NOW), Pass);
+    assert_eq!(gate.up(&ipv4(ME, ASSET, 17, 9, 0x2000, &first(9001, 16)), NOW), Denied, "of another length");
+    assert_eq!(gate.down(&udp((ASSET, PORT), (ME, 9001), b"!"), NOW), Denied);
+    assert_eq!(gate.down(&udp((ASSET, PORT), (ME, 9000), b"!"), NOW), Pass);
+}
+
+#[test]
 fn fragments_of_a_thousand_packets_stay_bounded() {
     let mut gate = gate(Protocol::Udp);
     let first: Vec<u8> = [&[0x23, 0x28, 0x09, 0x64, 0, 100, 0, 0][..], &[1; 24]].concat();
