@@ -356,7 +356,10 @@ pub async fn run(parts: Parts, mut ears: Ears, ready: impl FnOnce()) -> anyhow::
             event = ears.tables.recv() => {
                 daemon.handle_tables(event.context("nobody watches the tables any more")?, clock::now());
             }
-            Some(()) = ears.addresses.recv() => daemon.link.handle_network_changed(clock::now()),
+            Some(()) = ears.addresses.recv() => {
+                daemon.tell_lan();
+                daemon.link.handle_network_changed(clock::now());
+            }
             Some(request) = requests.recv() => daemon.handle_request(request, clock::now()),
             found = daemon.names.found() => daemon.handle_name(found),
             () = book.written.notified() => {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, bail};
 use thinlane_model::{Boot, Counters, Grant, PublicKey, Secret, SessionId, Span, Tuple};
 use thinlane_nft::{Drift, LaneState, Nft};
 use thinlane_wg::link::Link;
@@ -310,7 +310,13 @@ impl Kernel {
 
     /// Checks that the asset is reached by a LAN interface that the table knows; learns it where none is configured.
     fn know_lan(&mut self, address: Ipv4Addr) -> anyhow::Result<()> {
-        let reach = self.link.reach(address)?.ok_or_else(|| anyhow!("the gateway has no route to the asset"))?;
+        let Some(reach) = self.link.reach(address)? else {
+            // Only an own address can be bound to.
+            match std::net::UdpSocket::bind((address, 0)) {
+                Ok(_) => bail!("{address} is this gateway's own address, and no device's"),
+                Err(_) => bail!("the gateway has no route to {address}"),
+            }
+        };
         if self.intent.lan.contains(&reach.interface) {
             // It may be a new one of the same name, with the kernel's default.
             self.forwarding.enable(&reach.interface)?;

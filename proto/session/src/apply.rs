@@ -56,6 +56,7 @@ impl Applying<'_> {
             Event::SiteReady { site, why_not, .. } => {
                 self.agent(site, |agent| agent.why_not_ready.clone_from(why_not));
             }
+            Event::SiteLan { site, lan } => self.agent(site, |agent| agent.lan.clone_from(lan)),
 
             Event::AssetAdded { asset } => self.world.put_asset(asset.clone()),
             Event::AssetRemoved { asset, .. } => self.world.remove_asset(asset),
@@ -278,6 +279,7 @@ impl Applying<'_> {
             boot: None,
             isolated: false,
             why_not_ready: None,
+            lan: Vec::new(),
             alarms: 0,
         });
     }

@@ -218,6 +218,8 @@ pub enum Command {
         isolated: bool,
         why_not_ready: Option<String>,
         backend: Option<String>,
+        /// The gateway's own addresses on its LANs.
+        lan: Vec<Ipv4Addr>,
     },
     Armed {
         session: SessionId,

@@ -1,5 +1,7 @@
 //! What happened: the log's vocabulary, and the only way in which a world changes.
 
+use std::net::Ipv4Addr;
+
 use serde::{Deserialize, Serialize};
 use thinlane_model::{
     AssetName, Boot, BootId, Counters, EndReason, EnrolmentId, LockId, Login, OrgName, PublicKey, RefuseReason,
@@ -47,6 +49,9 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         why_not: Option<String>,
     },
+    /// The gateway's own addresses on its LANs, which no asset can have.
+    #[serde(rename = "site.lan")]
+    SiteLan { site: SiteId, lan: Vec<Ipv4Addr> },
 
     #[serde(rename = "asset.added")]
     AssetAdded { asset: Asset },

@@ -82,6 +82,9 @@ pub struct Agent {
     /// `None`: ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why_not_ready: Option<String>,
+    /// Its own addresses on its LANs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lan: Vec<Ipv4Addr>,
     /// The highest alarm number of this boot.
     pub alarms: u64,
 }
@@ -324,6 +327,13 @@ pub struct Lock {
     pub at: Wall,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Wall>,
+}
+
+impl Lock {
+    /// Who set it; the controller's own locks stand under its own name.
+    pub fn set_by(&self) -> Login {
+        self.by.clone().unwrap_or_else(|| "controller".parse().expect("a fixed name that is well formed"))
+    }
 }
 
 /// A one-time code for a site's gateway, of which only the hash is kept.

@@ -1,6 +1,6 @@
 //! Why a command was not taken: what, why, and what to do next.
 
-use thinlane_model::{PublicKey, Role, Wall};
+use thinlane_model::{Login, PublicKey, Role, Wall};
 use thinlane_wire::api::ErrorCode;
 
 use crate::Event;
@@ -24,10 +24,12 @@ pub enum Refusal {
     NotYours { kind: &'static str, name: String },
     #[error("nobody decides an own request")]
     OwnRequest,
+    #[error("{login} is your own account, and nobody locks or unlocks their own")]
+    OwnAccount { login: Login },
     #[error("this request is decided by people with one of the roles {roles}")]
     NotApprover { roles: String },
-    #[error("{target} is locked: {reason}")]
-    Locked { target: String, reason: String, until: Option<Wall> },
+    #[error("{target} is locked, by {by} since {at}{}: {reason}", ends(.until))]
+    Locked { target: String, reason: String, by: Login, at: Wall, until: Option<Wall> },
     #[error("the account of {login} ended at {at}")]
     AccountEnded { login: String, at: Wall },
     #[error("site {site} is isolated by its own switch")]
@@ -83,9 +85,12 @@ impl Refusal {
     pub fn code(&self) -> ErrorCode {
         use Refusal::*;
         match self {
-            NotAllowed { .. } | WrongActor { .. } | NotYours { .. } | OwnRequest | NotApprover { .. } => {
-                ErrorCode::Forbidden
-            }
+            NotAllowed { .. }
+            | WrongActor { .. }
+            | NotYours { .. }
+            | OwnRequest
+            | OwnAccount { .. }
+            | NotApprover { .. } => ErrorCode::Forbidden,
             Locked { .. } | AccountEnded { .. } | Frozen { .. } => ErrorCode::Locked,
             Isolated { .. } => ErrorCode::Isolated,
             NotEnrolled { .. } | OtherBoot { .. } => ErrorCode::SiteUnreachable,
@@ -112,8 +117,13 @@ impl Refusal {
             NotAllowed { roles, .. } => format!("ask somebody who is {}, or an admin for the role", words(roles)),
             OwnRequest => "ask another approver".to_owned(),
             NotApprover { roles } => format!("ask somebody who is {roles}"),
-            Locked { until: Some(until), .. } => format!("wait until {until}, or ask ops to unlock it"),
-            Locked { until: None, .. } => "ask ops to unlock it".to_owned(),
+            OwnAccount { login } => {
+                format!("ask somebody else who is ops or admin; they use `thinlane lock user {login} --reason ..`")
+            }
+            Locked { target, until, .. } => {
+                let wait = until.map(|until| format!("wait until {until}, or ")).unwrap_or_default();
+                format!("{wait}ask somebody who is {}: `thinlane unlock {target}`", words(crate::decide::OPS))
+            }
             AccountEnded { .. } => "ask an admin".to_owned(),
             Isolated { site } => format!("ask the site's technician to run `thinlane-agent isolate off` at {site}"),
             Frozen { site, .. } => format!("find the second gateway, then `thinlane unlock site {site}`"),
@@ -173,13 +183,17 @@ fn correction(field: &str) -> Option<&'static str> {
         "label" => "write labels as KEY=VALUE",
         "for" => "write a time as 30m or 1h30m",
         "at" => "write the moment as 2030-12-31T08:00:00Z",
-        "user" => "ask another of ops or an admin",
         _ => return None,
     })
 }
 
 fn article(kind: &str) -> String {
     format!("{} {kind}", if kind.starts_with(['a', 'e', 'i', 'o']) { "an" } else { "a" })
+}
+
+/// The end of a lock, in a sentence.
+fn ends(until: &Option<Wall>) -> String {
+    until.map(|until| format!(" until {until}")).unwrap_or_default()
 }
 
 fn words(roles: &[Role]) -> String {

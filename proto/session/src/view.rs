@@ -4,7 +4,7 @@ use thinlane_model::{IdError, LockId, Now, Path, RequestId, SessionId, SiteId, W
 use thinlane_wire::api::{self, LockKind, SessionState};
 
 use crate::decide::missing;
-use crate::{Approval, Asset, Lock, LockTarget, Person, Refusal, Request, Session, World};
+use crate::{Approval, Asset, LockTarget, Person, Refusal, Request, Session, World};
 
 impl World {
     /// A session as `session show --json` prints it, with the newest counters seen.
@@ -146,7 +146,7 @@ impl World {
             kind,
             name,
             reason: it.reason.clone(),
-            by: by(it),
+            by: it.set_by(),
             created_at: it.at,
             until: it.until,
             ended_sessions: in_state(|session| !session.is_live()),
@@ -250,11 +250,6 @@ fn kind_and_name(target: &LockTarget) -> (LockKind, String) {
         LockTarget::Site(name) => (LockKind::Site, name.to_string()),
         LockTarget::Asset(name) => (LockKind::Asset, name.to_string()),
     }
-}
-
-/// The API names a person; the controller's own locks stand under its own name.
-fn by(lock: &Lock) -> thinlane_model::Login {
-    lock.by.clone().unwrap_or_else(|| "controller".parse().expect("a fixed name that is well formed"))
 }
 
 /// Why a lane takes the way it takes, for people; `carried`: the way that a handshake came.

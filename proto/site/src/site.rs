@@ -6,6 +6,7 @@ mod resume;
 mod steps;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::Ipv4Addr;
 
 use thinlane_model::{Boot, EndReason, Now, RefuseReason, SessionId, Span};
 use thinlane_wire::{
@@ -85,6 +86,8 @@ pub struct Site {
     last_alarm: u64,
     alarms_lost: u64,
     isolated: bool,
+    /// This gateway's own addresses on its LANs.
+    lan: Vec<Ipv4Addr>,
     not_ready: Option<String>,
     shutdown: Option<ShuttingDown>,
     up: bool,
@@ -161,6 +164,7 @@ impl Site {
             reported_at: None,
             say_again_at: now.mono,
             status_told: None,
+            lan: Vec::new(),
             denied_untold: 0,
             doing: None,
             last_effect: 0,
@@ -289,6 +293,12 @@ impl Site {
         }
         self.alarm("foreign-change", &format!("{session}: the lane vanished from the kernel"), now.mono);
         self.close(session, EndReason::Failed, now.mono);
+        self.tell_status();
+    }
+
+    /// The gateway's own addresses on its LANs: nothing opens towards them.
+    pub fn handle_lan(&mut self, addresses: Vec<Ipv4Addr>) {
+        self.lan = addresses;
         self.tell_status();
     }
 

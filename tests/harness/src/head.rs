@@ -464,7 +464,7 @@ impl Head {
             }
             FromAgent::Status(status) => {
                 let (isolated, why_not_ready, backend) = (status.isolated, status.why_not, Some(status.backend));
-                self.run(agent, Command::Status { isolated, why_not_ready, backend }, now);
+                self.run(agent, Command::Status { isolated, why_not_ready, backend, lan: status.lan }, now);
             }
             FromAgent::Counters(counts) => {
                 for count in counts {

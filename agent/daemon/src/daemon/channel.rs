@@ -5,7 +5,7 @@ use thinlane_link::{AgentEffect, AgentEvent, AgentState};
 use thinlane_model::{Now, Span};
 use thinlane_wire::{Checkpoint, FromAgent, FromController, RenewAnswer, Welcome, WitnessReport};
 
-use super::Daemon;
+use super::{Daemon, control};
 use crate::channel::News;
 use crate::clock::ControllerClock;
 use crate::executor::Job;
@@ -72,10 +72,17 @@ impl Daemon {
         }
     }
 
+    /// Which addresses no device has, for they are the gateway's.
+    pub(super) fn tell_lan(&mut self) {
+        let found = control::lan_addresses(&self.dirs).into_iter().flat_map(|(_, found)| found);
+        self.site.handle_lan(found.map(|(address, _)| address).collect());
+    }
+
     fn logged_in(&mut self, welcome: &Welcome, now: Now) {
         tracing::info!("the channel is up");
         self.channel_problem = None;
         self.goodbye = None;
+        self.tell_lan();
         self.controller_clock = Some(ControllerClock { wall: welcome.wall, heard: now.mono });
         if let Err(error) = self.floor.vouch(welcome.wall, now.mono) {
             tracing::warn!(error = format!("{error:#}"), "the controller's time was not kept");

@@ -1,5 +1,6 @@
 //! The loop's end of the control socket.
 
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -252,15 +253,18 @@ fn backend_reason(backend: &str, listen: u16) -> &'static str {
     }
 }
 
-/// The LAN interfaces that the table was made for, with their addresses of this moment.
 fn lan_status(dirs: &Dirs) -> Vec<LanStatus> {
+    let written = |(address, length): (Ipv4Addr, u8)| format!("{address}/{length}");
+    let lan = lan_addresses(dirs).into_iter();
+    lan.map(|(interface, found)| LanStatus { interface, addresses: found.into_iter().map(written).collect() }).collect()
+}
+
+/// The LAN interfaces that the table was made for, with their addresses of this moment.
+pub(super) fn lan_addresses(dirs: &Dirs) -> Vec<(String, Vec<(Ipv4Addr, u8)>)> {
     let names = Intent::load(dirs).ok().flatten().map(|intent| intent.lan).unwrap_or_default();
     let mut link = Link::open().ok();
-    let mut addresses = |name: &str| -> Vec<String> {
-        let found = link.as_mut().and_then(|link| link.addresses(name).ok()).unwrap_or_default();
-        found.into_iter().map(|(address, length)| format!("{address}/{length}")).collect()
-    };
-    names.into_iter().map(|interface| LanStatus { addresses: addresses(&interface), interface }).collect()
+    let mut addresses = |name: &str| link.as_mut().and_then(|link| link.addresses(name).ok()).unwrap_or_default();
+    names.into_iter().map(|name| (name.clone(), addresses(&name))).collect()
 }
 
 /// A key switch: on while its file is there and does not read `0`; one that cannot be read counts as on.

@@ -42,6 +42,7 @@ impl Connection {
                     isolated: status.isolated,
                     why_not_ready: status.why_not,
                     backend: Some(status.backend).filter(|backend| !backend.is_empty()),
+                    lan: status.lan,
                 };
                 self.command("status", command).await;
             }

@@ -194,7 +194,7 @@ fn an_expired_certificate_may_ask_for_a_new_one_and_nothing_else() {
     assert!(matches!(sent(&mut link).as_slice(), [FromController::Welcome(_)]), "no state for it");
     link.handle_desired(desired(4, &[(1, 1), (2, 2)], &[]), Now::default());
     say(&mut link, FromAgent::Applied(Applied { generation: 4, digest: [0; 32] }));
-    let status = SiteStatus { why_not: None, isolated: false, lanes: 0, backend: String::new() };
+    let status = SiteStatus { why_not: None, isolated: false, lanes: 0, backend: String::new(), lan: Vec::new() };
     say(&mut link, FromAgent::Status(status));
     say(&mut link, FromAgent::Renew(vec![1]));
     assert_eq!(sent(&mut link), []);

@@ -1,5 +1,7 @@
 //! What gateways report, and what the controller does on its own.
 
+use std::net::Ipv4Addr;
+
 use thinlane_model::{Boot, BootId, EndReason, PublicKey, RefuseReason, SessionId, SiteId};
 use thinlane_policy::{NameKind, Policy, PolicyState};
 use thinlane_wire::api::SessionState;
@@ -84,7 +86,13 @@ impl<'a> Deciding<'a, '_> {
         done(events)
     }
 
-    pub(super) fn status(&mut self, isolated: bool, why_not: Option<String>, backend: Option<String>) -> Outcome {
+    pub(super) fn status(
+        &mut self,
+        isolated: bool,
+        why_not: Option<String>,
+        backend: Option<String>,
+        lan: Vec<Ipv4Addr>,
+    ) -> Outcome {
         let agent = self.agent()?;
         let site = agent.site;
         let mut events = Vec::new();
@@ -104,6 +112,9 @@ impl<'a> Deciding<'a, '_> {
         let why_not = why_not.map(|why| cut(&why, MOST_DETAIL)).filter(|why| !why.is_empty());
         if agent.why_not_ready != why_not {
             events.push(Event::SiteReady { site, ready: why_not.is_none(), why_not });
+        }
+        if agent.lan != lan {
+            events.push(Event::SiteLan { site, lan });
         }
         done(events)
     }

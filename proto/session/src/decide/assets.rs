@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use thinlane_model::{AssetName, Label, SiteId};
 
 use super::{Deciding, Outcome, TECH, done, unknown};
-use crate::{Answer, Asset, AssetSpec, Decided, Event, Refusal};
+use crate::{Answer, Asset, AssetSpec, Decided, Event, Refusal, Site};
 
 /// Assets of one import.
 const MOST_IMPORT: usize = 20_000;
@@ -24,7 +24,7 @@ struct Taken {
 impl Deciding<'_, '_> {
     pub(super) fn add_asset(&mut self, spec: AssetSpec) -> Outcome {
         self.person_with("adding an asset", TECH)?;
-        let asset = self.asset(spec, &mut Taken::default())?;
+        let asset = self.asset(spec, &mut Taken::default()).map_err(|mut refusals| refusals.swap_remove(0))?;
         let answer = Answer::Assets(vec![(asset.asset.clone(), asset.overlay_address)]);
         Ok(Decided { events: vec![Event::AssetAdded { asset }], answer })
     }
@@ -41,7 +41,7 @@ impl Deciding<'_, '_> {
             let name = spec.asset.to_string();
             match self.asset(spec, &mut taken) {
                 Ok(asset) => assets.push(asset),
-                Err(refusal) => errors.push((name, refusal)),
+                Err(refusals) => errors.extend(refusals.into_iter().map(|refusal| (name.clone(), refusal))),
             }
         }
         if !errors.is_empty() {
@@ -51,26 +51,28 @@ impl Deciding<'_, '_> {
         Ok(Decided { events: assets.into_iter().map(|asset| Event::AssetAdded { asset }).collect(), answer })
     }
 
-    fn asset(&self, spec: AssetSpec, taken: &mut Taken) -> Result<Asset, Refusal> {
-        let site = self.named_site(&spec.site)?;
+    /// The asset, or everything that is in its way: at least one thing.
+    fn asset(&self, spec: AssetSpec, taken: &mut Taken) -> Result<Asset, Vec<Refusal>> {
+        let mut wrong = Vec::new();
+        let mut fine = |done: Result<(), Refusal>| wrong.extend(done.err());
+        let site = self.named_site(&spec.site).map_err(|refusal| fine(Err(refusal))).ok();
         if self.world.asset(&spec.asset).is_some() || taken.names.contains(&spec.asset) {
-            return Err(Refusal::Exists { kind: "asset", name: spec.asset.to_string() });
+            fine(Err(Refusal::Exists { kind: "asset", name: spec.asset.to_string() }));
         }
-        self.unicast(spec.address)?;
-        let place = (site.id, spec.address);
-        if let Some(other) = self.world.index.site_assets.get(&place).or_else(|| taken.addresses.get(&place)) {
-            let problem = format!("{} is asset {other} at site {} already", spec.address, spec.site);
-            return Err(Refusal::Invalid { field: "address", problem });
+        fine(self.unicast(spec.address));
+        if let Some(site) = site {
+            fine(self.vacant(site, spec.address, taken));
         }
-        labels(&spec.labels)?;
+        fine(labels(&spec.labels));
+        let Some(site) = site.filter(|_| wrong.is_empty()) else { return Err(wrong) };
         let pool = self.ctx.pools.assets;
         let overlay_address = pool
             .next_free(taken.overlay, |address| self.world.index.overlay.contains_key(&address))
             .filter(|address| taken.overlay.is_none_or(|last| *address > last))
-            .ok_or_else(|| Refusal::PoolEmpty { pool: pool.to_string() })?;
+            .ok_or_else(|| vec![Refusal::PoolEmpty { pool: pool.to_string() }])?;
         taken.overlay = Some(overlay_address);
         taken.names.insert(spec.asset.clone());
-        taken.addresses.insert(place, spec.asset.clone());
+        taken.addresses.insert((site.id, spec.address), spec.asset.clone());
         Ok(Asset {
             asset: spec.asset,
             site: site.id,
@@ -83,6 +85,22 @@ impl Deciding<'_, '_> {
             keep_source: spec.keep_source,
             created_at: self.now(),
         })
+    }
+
+    /// An address that no other asset of the site has.
+    fn vacant(&self, site: &Site, address: Ipv4Addr, taken: &Taken) -> Result<(), Refusal> {
+        if self.world.agents.get(&site.id).is_some_and(|agent| agent.lan.contains(&address)) {
+            let problem = format!("{address} is the own address of the gateway of site {}", site.name);
+            return Err(Refusal::Invalid { field: "address", problem });
+        }
+        let place = (site.id, address);
+        match self.world.index.site_assets.get(&place).or_else(|| taken.addresses.get(&place)) {
+            Some(other) => {
+                let problem = format!("{address} is asset {other} at site {} already", site.name);
+                Err(Refusal::Invalid { field: "address", problem })
+            }
+            None => Ok(()),
+        }
     }
 
     /// An address that a device on a LAN can have, and none of the overlay's own.

@@ -16,8 +16,7 @@ impl Deciding<'_, '_> {
         if let (LockTarget::User(login), Some(person)) = (&target, person)
             && *login == person.login
         {
-            let problem = "nobody locks an own account; ask somebody else".to_owned();
-            return Err(Refusal::Invalid { field: "user", problem });
+            return Err(Refusal::OwnAccount { login: login.clone() });
         }
         let reason = text("reason", &reason, true)?;
         if time.is_some_and(|time| time > LONGEST) {
@@ -50,7 +49,7 @@ impl Deciding<'_, '_> {
         if let (LockTarget::User(login), Actor::Person(actor)) = (&target, self.actor)
             && login == actor
         {
-            return Err(Refusal::NotYours { kind: "the lock on", name: target.to_string() });
+            return Err(Refusal::OwnAccount { login: login.clone() });
         }
         let frozen = match &target {
             LockTarget::Site(name) => self.world.site_named(name).filter(|site| site.frozen.is_some()),

@@ -24,7 +24,7 @@ const MOST_TEXT: usize = 500;
 /// Letters of what a gateway tells.
 const MOST_DETAIL: usize = 300;
 
-const OPS: &[Role] = &[Role::Ops, Role::Admin];
+pub(crate) const OPS: &[Role] = &[Role::Ops, Role::Admin];
 const ADMIN: &[Role] = &[Role::Admin];
 const TECH: &[Role] = &[Role::SiteTech, Role::Admin];
 const CODES: &[Role] = &[Role::SiteTech, Role::Ops, Role::Admin];
@@ -82,7 +82,9 @@ impl<'a> Deciding<'a, '_> {
             Command::Enrol { code_hash, certificate, version } => self.enrol(&code_hash, certificate, version),
             Command::Renew { certificate } => self.renew(certificate),
             Command::Hello { boot, version, backend } => self.hello(boot, version, backend),
-            Command::Status { isolated, why_not_ready, backend } => self.status(isolated, why_not_ready, backend),
+            Command::Status { isolated, why_not_ready, backend, lan } => {
+                self.status(isolated, why_not_ready, backend, lan)
+            }
             Command::Armed { session, serial, gateway_key, deadline, backend } => {
                 self.armed(session, serial, gateway_key, deadline, backend)
             }
@@ -209,9 +211,13 @@ impl World {
     pub(crate) fn not_locked(&self, target: LockTarget) -> Result<(), Refusal> {
         match self.lock_of(&target) {
             None => Ok(()),
-            Some(lock) => {
-                Err(Refusal::Locked { target: target.to_string(), reason: lock.reason.clone(), until: lock.until })
-            }
+            Some(lock) => Err(Refusal::Locked {
+                target: target.to_string(),
+                reason: lock.reason.clone(),
+                by: lock.set_by(),
+                at: lock.at,
+                until: lock.until,
+            }),
         }
     }
 

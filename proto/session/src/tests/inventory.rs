@@ -35,6 +35,12 @@ fn an_import_is_taken_whole_or_not_at_all_and_names_each_line() {
         assert!(refusal.contains(line), "{refusal}");
     }
     assert_eq!(refusal.lines().count(), 4);
+    let twice = lab.refuse(
+        person("tina"),
+        Command::ImportAssets(vec![spec("a-5", "nowhere", "224.0.0.2", "plc")]),
+        ErrorCode::Invalid,
+    );
+    assert_eq!(twice.to_string().lines().count(), 2, "everything that is wrong with one: {twice}");
     assert_eq!(lab.world.assets().count(), before);
     let good: Vec<_> = (0..300u32)
         .map(|at| spec(&format!("b-{at}"), "north", &Ipv4Addr::from(0x0a00_0001 + at).to_string(), "plc"))
@@ -43,6 +49,23 @@ fn an_import_is_taken_whole_or_not_at_all_and_names_each_line() {
     let overlay: BTreeSet<Ipv4Addr> = taken.iter().map(|(_, address)| *address).collect();
     assert_eq!(overlay.len(), 300);
     assert_eq!(lab.world.assets().count(), before + 300);
+}
+
+#[test]
+fn a_gateways_own_address_is_no_assets_once_the_gateway_has_told_it() {
+    let mut lab = Lab::new();
+    let site = lab.site("north");
+    let lan = vec![Ipv4Addr::new(192, 168, 1, 1)];
+    let status = Command::Status { isolated: false, why_not_ready: None, backend: None, lan };
+    lab.take(Actor::Agent(site), status.clone());
+    let own = || spec("gw", "north", "192.168.1.1", "plc");
+    for command in [Command::AddAsset(own()), Command::ImportAssets(vec![own()])] {
+        let refusal = lab.refuse(person("tina"), command, ErrorCode::Invalid).to_string();
+        assert!(refusal.contains("own address of the gateway of site north"), "{refusal}");
+    }
+    let before = lab.log.len();
+    lab.take(Actor::Agent(site), status);
+    assert_eq!(lab.log.len(), before, "told twice is logged once");
 }
 
 #[test]

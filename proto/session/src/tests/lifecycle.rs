@@ -231,7 +231,7 @@ fn an_isolated_site_closes_its_sessions_and_opens_none() {
     let site = lab.site("north");
     let id = lab.open(600);
     let request = lab.approved("alice", "meter-1", 60);
-    let status = |isolated| Command::Status { isolated, why_not_ready: None, backend: None };
+    let status = |isolated| Command::Status { isolated, why_not_ready: None, backend: None, lan: Vec::new() };
     lab.take(Actor::Agent(site), status(true));
     assert_eq!(lab.end(id), (SessionState::Ending, Some(EndReason::Isolated)));
     let activate = |lab: &Lab| Command::Activate { request, engineer_key: key(2), native: false, clock: lab.clock() };
@@ -248,7 +248,10 @@ fn a_gateway_that_is_not_ready_arms_nothing() {
     let site = lab.site("north");
     let request = lab.approved("alice", "meter-1", 60);
     let why = Some("a flowtable touches br-lan".to_owned());
-    lab.take(Actor::Agent(site), Command::Status { isolated: false, why_not_ready: why, backend: None });
+    lab.take(
+        Actor::Agent(site),
+        Command::Status { isolated: false, why_not_ready: why, backend: None, lan: Vec::new() },
+    );
     let command = Command::Activate { request, engineer_key: key(2), native: false, clock: lab.clock() };
     let refusal = lab.refuse(person("alice"), command, ErrorCode::SiteRefused);
     assert!(refusal.to_string().contains("flowtable"));

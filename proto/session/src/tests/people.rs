@@ -242,7 +242,10 @@ fn nobody_locks_or_unlocks_an_own_account() {
     let mut lab = Lab::new();
     let target = LockTarget::User(name("otto"));
     let lock = Command::Lock { target: target.clone(), time: None, reason: "r".to_owned() };
-    lab.refuse(person("otto"), lock.clone(), ErrorCode::Invalid);
+    let refusal = lab.refuse(person("otto"), lock.clone(), ErrorCode::Forbidden);
+    assert!(refusal.to_string().contains("own account"), "{refusal}");
+    let unlock = Command::Unlock { target: target.clone() };
+    assert_eq!(lab.refuse(person("otto"), unlock, ErrorCode::Forbidden), refusal);
     lab.take(person("root"), lock);
     lab.refuse(person("otto"), Command::Unlock { target }, ErrorCode::Locked);
 }

@@ -186,9 +186,10 @@ impl Run {
                 self.boots.insert(site, boot);
                 (Actor::Agent(site), Command::Hello { boot, version: "1".to_owned(), backend: None })
             }
-            Step::Isolate(at, isolated) => {
-                (Actor::Agent(self.a_site(at)), Command::Status { isolated, why_not_ready: None, backend: None })
-            }
+            Step::Isolate(at, isolated) => (
+                Actor::Agent(self.a_site(at)),
+                Command::Status { isolated, why_not_ready: None, backend: None, lan: Vec::new() },
+            ),
             Step::Policy(at) => {
                 let rules = POLICIES[usize::from(at) % POLICIES.len()];
                 self.lab.policy = PolicyState::load(&[("t", TASKS), ("r", rules)]);

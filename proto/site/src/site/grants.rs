@@ -154,6 +154,10 @@ impl Site {
         if self.lanes.values().any(crossed) {
             return refuse(RefuseReason::Address, "one session's engineer is another's asset");
         }
+        if self.lan.contains(&tuple.address) {
+            let own = format!("{} is this gateway's own address, and no device's", tuple.address);
+            return refuse(RefuseReason::Address, &own);
+        }
         if self.isolated {
             return refuse(RefuseReason::Isolated, "the site's own switch is on");
         }

@@ -102,6 +102,7 @@ impl Site {
             isolated: self.isolated,
             lanes: u32::try_from(self.armed()).unwrap_or(u32::MAX),
             backend: self.config.backend.clone(),
+            lan: self.lan.clone(),
         };
         if self.up && self.status_told.as_ref() != Some(&status) {
             self.say(FromAgent::Status(status.clone()));

@@ -1,6 +1,6 @@
 //! What a gateway says.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use bytes::Bytes;
 use prost::Message;
@@ -18,6 +18,8 @@ const MOST_SESSIONS: usize = 256;
 const MOST_FLOWS: usize = 1024;
 /// Most capabilities in a Hello.
 const MOST_CAPABILITIES: usize = 64;
+/// Addresses of a gateway.
+const MOST_ADDRESSES: usize = 64;
 /// Longest certificate signing request in bytes.
 const LONGEST_CSR: usize = 16 * 1024;
 
@@ -116,6 +118,8 @@ pub struct SiteStatus {
     pub isolated: bool,
     pub lanes: u32,
     pub backend: String,
+    /// The gateway's own addresses on its LANs: no device has them.
+    pub lan: Vec<Ipv4Addr>,
 }
 
 /// Which way a packet went.
@@ -208,6 +212,7 @@ impl TryFrom<Body> for FromAgent {
                 isolated: from.isolated,
                 lanes: from.lanes,
                 backend: text(&from.backend),
+                lan: at_most(MOST_ADDRESSES, from.lan, "addresses")?.into_iter().map(Ipv4Addr::from).collect(),
             }),
             Body::Denied(from) => {
                 let flows = at_most(MOST_FLOWS, from.flows, "flows")?;
@@ -347,6 +352,7 @@ impl FromAgent {
                 isolated: status.isolated,
                 lanes: status.lanes,
                 backend: status.backend.clone(),
+                lan: status.lan.iter().take(MOST_ADDRESSES).map(|address| u32::from(*address)).collect(),
             }),
             FromAgent::Denied(report) => Body::Denied(pb::DeniedReport {
                 flows: report.flows.iter().map(DeniedFlow::to_pb).collect(),

@@ -64,6 +64,7 @@ fn from_agent() -> Vec<FromAgent> {
             isolated: false,
             lanes: 2,
             backend: "userspace".into(),
+            lan: vec![[192, 168, 1, 1].into()],
         }),
         FromAgent::Denied(DeniedReport { flows: vec![flow], not_reported: 4 }),
         FromAgent::Witness(WitnessReport { size: 3, root: Some([1; 32]), problem: None }),

@@ -50,6 +50,16 @@ fn each_check_refuses_with_its_own_reason_once_and_disturbs_no_lane() {
 }
 
 #[test]
+fn nothing_opens_towards_the_gateways_own_addresses() {
+    let mut bench = Bench::with(site_config());
+    let grant = grant(1, 5);
+    bench.site.handle_lan(vec![grant.tuple.address]);
+    bench.want(&[grant]);
+    assert_eq!(bench.refused()[0].2, RefuseReason::Address);
+    assert!(bench.lanes.is_empty() && bench.devices.is_empty());
+}
+
+#[test]
 fn a_validly_signed_grant_beyond_the_sites_own_ceilings_is_refused() {
     let net = (Ipv4Addr::new(192, 168, 1, 0), 24);
     let ceilings = Ceilings {
