@@ -39,6 +39,7 @@ mod witness;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::FalseyValueParser;
 use clap::{Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
@@ -63,6 +64,9 @@ struct Cli {
     /// off, error, warn, info, debug or trace; names and addresses appear at debug only.
     #[arg(long, global = true, env = "THINLANE_LOG_LEVEL", default_value = "info")]
     log_level: LevelFilter,
+    /// Print results and failures as JSON, one object.
+    #[arg(long, global = true, env = "THINLANE_JSON", value_parser = FalseyValueParser::new())]
+    json: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -92,24 +96,13 @@ enum Command {
     Version,
 }
 
-impl Command {
-    fn wants_json(&self) -> bool {
-        match self {
-            Command::Check(args) => args.json,
-            Command::Status(args) => args.json,
-            Command::Isolate(args) => args.json,
-            _ => false,
-        }
-    }
-}
-
 fn main() -> ExitCode {
     // Rust ignores SIGPIPE; a pager that is left early must not turn into a panic message.
     let cli = Cli::parse();
     logging::start(cli.log_format, cli.log_level);
     let dirs = Dirs { dir: cli.dir, run: cli.run_dir };
-    let json = cli.command.wants_json();
-    match run(cli.command, &dirs) {
+    let json = cli.json;
+    match run(cli.command, &dirs, json) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if json {
@@ -122,22 +115,22 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command, dirs: &Dirs) -> Result<(), Failure> {
+fn run(command: Command, dirs: &Dirs, json: bool) -> Result<(), Failure> {
     match &command {
         Command::Completions { .. } | Command::Man { .. } | Command::Version => {}
         Command::Run(_) => owner::become_owner(dirs, Keep::Network)?,
         _ => owner::become_owner(dirs, Keep::NetworkAndReading)?,
     }
     match command {
-        Command::Enroll(args) => cmd::enroll::enroll(&args, dirs),
-        Command::Status(args) => cmd::status::status(&args, dirs),
+        Command::Enroll(args) => cmd::enroll::enroll(&args, dirs, json),
+        Command::Status(args) => cmd::status::status(&args, dirs, json),
         Command::Run(args) => cmd::run::run(&args, dirs),
-        Command::Check(args) => cmd::check::check(&args, dirs),
-        Command::Cleanup(args) => cmd::cleanup::cleanup(&args, dirs),
-        Command::Isolate(args) => cmd::isolate::isolate(&args, dirs),
+        Command::Check(args) => cmd::check::check(&args, dirs, json),
+        Command::Cleanup(args) => cmd::cleanup::cleanup(&args, dirs, json),
+        Command::Isolate(args) => cmd::isolate::isolate(&args, dirs, json),
         Command::Completions { shell } => cmd::manual::completions(shell),
         Command::Man { out } => cmd::manual::man(&out),
-        Command::Version => cmd::manual::version(),
+        Command::Version => cmd::manual::version(json),
     }
 }
 
@@ -149,7 +142,30 @@ fn command_line() -> clap::Command {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_command_line_is_sound() {
-        super::command_line().debug_assert();
+    fn the_command_line_is_sound_and_every_flag_has_its_variable() {
+        fn walk(command: &clap::Command) {
+            for arg in command.get_arguments() {
+                let Some(long) = arg.get_long().filter(|long| !["help", "version"].contains(long)) else { continue };
+                let expected = format!("THINLANE_{}", long.to_ascii_uppercase().replace('-', "_"));
+                let found = arg.get_env().map(|name| name.to_string_lossy().into_owned());
+                assert_eq!(found, Some(expected), "{} --{long}", command.get_name());
+            }
+            command.get_subcommands().for_each(walk);
+        }
+        let mut command = super::command_line();
+        command.build();
+        command.clone().debug_assert();
+        walk(&command);
+    }
+
+    #[test]
+    fn every_command_takes_json() {
+        use clap::Parser;
+        let enroll = "enroll --controller hq:7443 --ca-fingerprint FINGERPRINT --token-file F";
+        let enroll = enroll.replace("FINGERPRINT", &format!("sha256:{}", "ab".repeat(32)));
+        for line in [enroll.as_str(), "run", "check", "cleanup", "status", "isolate on", "version"] {
+            let words = ["thinlane-agent"].into_iter().chain(line.split(' ')).chain(["--json"]);
+            assert!(super::Cli::try_parse_from(words).is_ok_and(|cli| cli.json), "{line}");
+        }
     }
 }

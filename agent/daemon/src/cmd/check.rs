@@ -13,6 +13,7 @@ mod proof;
 
 use anyhow::Context as _;
 use clap::Args;
+use clap::builder::FalseyValueParser;
 use serde::Serialize;
 use thinlane_doctor::{Finding, Severity, render};
 use thinlane_wire::api::Schema;
@@ -26,11 +27,8 @@ pub use gather::has_wireguard;
 
 #[derive(Debug, Args)]
 pub struct Check {
-    /// Print one JSON object.
-    #[arg(long)]
-    pub json: bool,
     /// Prove what is open, and look at nothing else: neither the network nor the machine.
-    #[arg(long)]
+    #[arg(long, env = "THINLANE_OFFLINE", value_parser = FalseyValueParser::new())]
     offline: bool,
 }
 
@@ -53,7 +51,7 @@ struct Report {
     facts: Option<facts::Summary>,
 }
 
-pub fn check(args: &Check, dirs: &Dirs) -> Result<(), Failure> {
+pub fn check(args: &Check, dirs: &Dirs, json: bool) -> Result<(), Failure> {
     let running = super::daemon_runs(dirs)?;
     let (proven, facts) = std::thread::scope(|scope| {
         let proof = scope.spawn(|| proof::prove(dirs, running));
@@ -88,7 +86,7 @@ pub fn check(args: &Check, dirs: &Dirs) -> Result<(), Failure> {
         findings,
         facts: facts.as_ref().map(Facts::summary),
     };
-    if args.json {
+    if json {
         println!("{}", serde_json::to_string(&report).context("the report")?);
     } else {
         print(&report, facts.as_ref());

@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Args;
+use clap::builder::FalseyValueParser;
+use serde_json::json;
 use thinlane_wg::link::Link;
 
 use crate::backend::Choice;
@@ -23,13 +25,13 @@ const BY_HAND: &str = "stop it (systemctl stop thinlane-agent, or kill its proce
 #[derive(Debug, Args)]
 pub struct Cleanup {
     /// Remove the identity as well: this gateway must be enrolled again.
-    #[arg(long)]
+    #[arg(long, env = "THINLANE_FORGET", value_parser = FalseyValueParser::new())]
     forget: bool,
 }
 
 /// Stops the daemon in good order, then removes table, interfaces, routes, connections and switches. Harmless where
 /// there is nothing; does all it can, then names what failed.
-pub fn cleanup(args: &Cleanup, dirs: &Dirs) -> Result<(), Failure> {
+pub fn cleanup(args: &Cleanup, dirs: &Dirs, json: bool) -> Result<(), Failure> {
     let (lock, stopped) = stop_daemon(dirs)?;
     refuse_strangers(dirs)?;
     let mut failed = Failed::default();
@@ -51,6 +53,15 @@ pub fn cleanup(args: &Cleanup, dirs: &Dirs) -> Result<(), Failure> {
     }
     let failed = failed.0;
     drop(lock);
+    if failed.is_empty() && json {
+        let identity = match (args.forget, dirs.identity().exists()) {
+            (true, _) => "removed",
+            (false, true) => "kept",
+            (false, false) => "none",
+        };
+        println!("{}", json!({ "schema": 1, "clean": true, "stopped": stopped, "identity": identity }));
+        return Ok(());
+    }
     if failed.is_empty() {
         let stopped = if stopped { "the running agent was stopped; " } else { "" };
         let identity = match (args.forget, dirs.identity().exists()) {

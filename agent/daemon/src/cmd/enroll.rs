@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use clap::builder::FalseyValueParser;
 use data_encoding::BASE64;
+use serde_json::json;
 use thinlane_model::Endpoint;
 use thinlane_wire::api::{Enrol, Enrolled, ErrorBody, ErrorCode};
 use tokio::time::timeout;
@@ -36,15 +38,15 @@ pub struct Enroll {
     #[arg(long, value_name = "sha256:HEX", env = "THINLANE_CA_FINGERPRINT")]
     ca_fingerprint: Fingerprint,
     /// File with the one-time code from `thinlane site token`; `-` reads standard input.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "THINLANE_TOKEN_FILE")]
     token_file: PathBuf,
     /// Replace the identity that this gateway has already.
-    #[arg(long)]
+    #[arg(long, env = "THINLANE_FORCE", value_parser = FalseyValueParser::new())]
     force: bool,
 }
 
 /// Enrols, and says what to do next.
-pub fn enroll(args: &Enroll, dirs: &Dirs) -> Result<(), Failure> {
+pub fn enroll(args: &Enroll, dirs: &Dirs, json: bool) -> Result<(), Failure> {
     files::private_dir(&dirs.dir).map_err(|error| {
         Failure::new(format_args!("cannot use {}: {error}", dirs.dir.display())).next("name another one with --dir")
     })?;
@@ -62,6 +64,11 @@ pub fn enroll(args: &Enroll, dirs: &Dirs) -> Result<(), Failure> {
     identity.store(&dirs.identity())?;
     files::remove(&dirs.witness()).context("the old controller's checkpoint")?;
     files::remove(&dirs.clock()).context("the old controller's time")?;
+    if json {
+        let Identity { site_name, site, controller, .. } = &identity;
+        println!("{}", json!({ "schema": 1, "site": site_name, "id": site, "controller": controller }));
+        return Ok(());
+    }
     println!("enrolled as site {} ({}) at {}", identity.site_name, identity.site, identity.controller);
     eprintln!("  next: thinlane-agent run");
     Ok(())

@@ -20,9 +20,6 @@ const PATIENCE: Duration = Duration::from_secs(15);
 pub struct IsolateArgs {
     #[arg(value_enum)]
     what: What,
-    /// Print one JSON object.
-    #[arg(long)]
-    pub json: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -35,10 +32,10 @@ enum What {
     Status,
 }
 
-pub fn isolate(args: &IsolateArgs, dirs: &Dirs) -> Result<(), Failure> {
+pub fn isolate(args: &IsolateArgs, dirs: &Dirs, json: bool) -> Result<(), Failure> {
     let closed = match args.what {
         What::Status => {
-            tell(is_isolated(dirs), args.json);
+            tell(is_isolated(dirs), json);
             return Ok(());
         }
         What::On => {
@@ -53,7 +50,7 @@ pub fn isolate(args: &IsolateArgs, dirs: &Dirs) -> Result<(), Failure> {
         }
     };
     let on = args.what == What::On;
-    if args.json {
+    if json {
         println!("{{\"schema\":1,\"isolated\":{on},\"closed\":{closed}}}");
     } else if on {
         println!("isolated; {closed} lanes were closed");

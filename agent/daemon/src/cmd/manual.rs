@@ -15,7 +15,10 @@ pub fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Writes `thinlane-agent.8` and a page per command.
+/// The page of `agent.toml`, written by hand.
+const SETTINGS: &str = include_str!("manual/agent.toml.5");
+
+/// Writes `thinlane-agent.8`, a page per command, and `agent.toml.5`.
 pub fn man(out: &Path) -> Result<(), Failure> {
     std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
     let mut command = crate::command_line();
@@ -31,11 +34,41 @@ pub fn man(out: &Path) -> Result<(), Failure> {
         let path = out.join(format!("{name}.8"));
         std::fs::write(&path, page).with_context(|| format!("cannot write {}", path.display()))?;
     }
+    let path = out.join("agent.toml.5");
+    std::fs::write(&path, SETTINGS).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(())
 }
 
 /// Prints name and version.
-pub fn version() -> Result<(), Failure> {
-    println!("thinlane-agent {}", env!("CARGO_PKG_VERSION"));
+pub fn version(json: bool) -> Result<(), Failure> {
+    let version = env!("CARGO_PKG_VERSION");
+    if json {
+        println!("{}", serde_json::json!({ "schema": 1, "name": "thinlane-agent", "version": version }));
+    } else {
+        println!("thinlane-agent {version}");
+    }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_and_the_settings_have_a_page() {
+        let dir = tempfile::tempdir().expect("a directory");
+        man(dir.path()).expect("pages");
+        for page in ["thinlane-agent.8", "thinlane-agent-enroll.8", "agent.toml.5"] {
+            assert!(std::fs::read_to_string(dir.path().join(page)).expect(page).contains(".TH "), "{page}");
+        }
+    }
+
+    #[test]
+    fn the_page_of_the_settings_names_every_key_and_its_example_is_taken() {
+        for key in ["lan", "isolate_input", "[ceiling]", "assets", "ports", "tasks", "longest", "[wireguard]", "port"] {
+            assert!(SETTINGS.contains(&format!(".B {key}\n")), "{key}");
+        }
+        let example = SETTINGS.split(".nf\n").nth(1).and_then(|text| text.split(".fi").next()).expect("an example");
+        crate::config::Config::parse(example).expect("settings");
+    }
 }

@@ -14,12 +14,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {
-    /// Print one JSON object.
-    #[arg(long)]
-    pub json: bool,
     /// Say nothing, tell by the exit code: `live`: the agent answers; `ready`: enrolled, channel up, ruleset as
     /// intended, not isolated.
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, env = "THINLANE_CHECK")]
     check: Option<Check>,
 }
 
@@ -29,9 +26,9 @@ enum Check {
     Ready,
 }
 
-pub fn status(args: &StatusArgs, dirs: &Dirs) -> Result<(), Failure> {
+pub fn status(args: &StatusArgs, dirs: &Dirs, json: bool) -> Result<(), Failure> {
     let status = asked(dirs)?;
-    if args.json {
+    if json {
         println!("{}", serde_json::to_string(&status).map_err(|error| Failure::new(error.to_string()))?);
     }
     match args.check {
@@ -40,7 +37,7 @@ pub fn status(args: &StatusArgs, dirs: &Dirs) -> Result<(), Failure> {
             None => Ok(()),
             Some(why) => Err(Failure::new(format_args!("not ready: {why}"))),
         },
-        None if args.json => Ok(()),
+        None if json => Ok(()),
         None => {
             print(&status);
             Ok(())
