@@ -48,15 +48,24 @@ impl Source {
     /// The secret without the white space around it; an empty one is an error.
     pub fn read(&self, what: &str) -> Result<SecretText> {
         let text = match self {
-            Source::File(path) => read_bounded(path, LARGEST)?
-                .ok_or_else(|| Failure::failed(format!("{what}: {} does not exist", path.display())))?,
-            Source::Env(name) => std::env::var(name)
-                .map_err(|_| Failure::failed(format!("{what}: the environment variable {name} is not set")))?,
+            Source::File(path) => {
+                let found = read_bounded(path, LARGEST).map_err(|failure| failure.during(what))?;
+                found.ok_or_else(|| {
+                    Failure::failed(format!("{what}: {} does not exist", path.display()))
+                        .next("give the path of the file that holds it, or env://NAME")
+                })?
+            }
+            Source::Env(name) => std::env::var(name).map_err(|_| {
+                Failure::failed(format!("{what}: the environment variable {name} is not set"))
+                    .next(format!("export {name}=.., or give the path of a file"))
+            })?,
         };
         let text = Zeroizing::new(text);
         let trimmed = text.trim();
         if trimmed.is_empty() {
-            return Err(Failure::failed(format!("{what}: {self} is empty")));
+            return Err(
+                Failure::failed(format!("{what}: {self} is empty")).next("write the secret into it, on one line")
+            );
         }
         Ok(Zeroizing::new(trimmed.to_owned()))
     }

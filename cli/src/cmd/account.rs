@@ -123,7 +123,7 @@ pub async fn logout(context: &Context) -> Result<()> {
     let told = client.post::<Done>("/logout", &json!({})).await;
     context.home.remove_token()?;
     match told {
-        Err(failure) if !failure.is(ErrorCode::Unauthenticated) => {
+        Err(failure) if !failure.is(ErrorCode::Unauthenticated) && !failure.is(ErrorCode::Locked) => {
             Err(failure.during("you are logged out here, but the controller was not told"))
         }
         _ => context.out.show(&json!({ "logged_out": true }), |_| "logged out".to_owned()),
@@ -154,10 +154,12 @@ pub async fn whoami(context: &Context, args: WhoAmI) -> Result<()> {
 /// `thinlane setup`
 pub async fn setup(context: &Context, args: Setup) -> Result<()> {
     let out = context.out;
+    // What is wrong here is said before anybody is asked anything.
+    let code = args.code_file.as_ref().map(|source| source.read("--code-file")).transpose()?;
     let (client, url) = first_contact(context, args.controller, args.ca_fingerprint).await?;
     let user = who(context, args.user)?;
-    let code = match &args.code_file {
-        Some(source) => source.read("--code-file")?,
+    let code = match code {
+        Some(code) => code,
         None => secret::ask_secret("Set-up code", "give it with --code-file FILE or --code-file env://NAME")?,
     };
     let password = args.password.read(&format!("New password of {user}"))?;

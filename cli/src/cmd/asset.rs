@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use serde_json::json;
@@ -10,9 +10,10 @@ use thinlane_model::{AssetName, Label, SiteName};
 use thinlane_wire::api::{self, AssetView, Done, ErrorCode, ImportAssets, List, NewAsset};
 
 use super::csv;
+use crate::api::Client;
 use crate::api::paths::{item, query};
 use crate::context::Context;
-use crate::failure::{Failure, Result};
+use crate::failure::{Exit, Failure, Result};
 use crate::out::{Table, text};
 
 /// What the controller takes as one body, with some room to spare.
@@ -110,23 +111,51 @@ pub async fn run(context: &Context, command: Asset) -> Result<()> {
             out.show(&json!({ "asset": asset, "removed": true }), |_| format!("{asset} is removed"))
         }
         Asset::Import { file } => {
-            let mut inventory = csv::read(&file)?;
-            let body = ImportAssets { assets: std::mem::take(&mut inventory.assets) };
-            let size = serde_json::to_vec(&body).map_or(0, |bytes| bytes.len());
-            if size > LARGEST_BODY {
-                return Err(Failure::failed(format!("{} assets are too many for one import", body.assets.len()))
-                    .next(format!("split {} into {} files", file.display(), size / LARGEST_BODY + 1)));
-            }
-            let added: List<AssetView> = client.post("/assets/import", &body).await.map_err(|mut failure| {
-                if failure.code == Some(ErrorCode::Invalid) {
-                    failure.message = inventory.located(&failure.message);
-                }
-                failure
-            })?;
+            let added = import(&client, &file).await?;
             out.list(&added.items, "nothing was added", table)?;
             out.hint(&format!("{} added", text::count(added.items.len() as u64, "asset")));
             Ok(())
         }
+    }
+}
+
+/// All assets of a file, or everything that is wrong with it: ours and the controller's in one go.
+async fn import(client: &Client, file: &Path) -> Result<List<AssetView>> {
+    let mut inventory = match csv::read(file) {
+        Ok(inventory) => inventory,
+        Err(failure) => {
+            // Whoever may not import is told that, and not what is wrong with the file.
+            check(client, Vec::new()).await?;
+            return Err(failure);
+        }
+    };
+    let assets = std::mem::take(&mut inventory.assets);
+    if !inventory.is_sound() {
+        let theirs = check(client, assets).await?;
+        return Err(inventory.refused(&theirs));
+    }
+    let body = ImportAssets { assets, check: false };
+    let size = serde_json::to_vec(&body).map_or(0, |bytes| bytes.len());
+    if size > LARGEST_BODY {
+        check(client, Vec::new()).await?;
+        return Err(Failure::failed(format!("{} assets are too many for one import", body.assets.len()))
+            .next(format!("split {} into {} files", file.display(), size / LARGEST_BODY + 1)));
+    }
+    client.post("/assets/import", &body).await.map_err(|failure| match failure.code {
+        Some(ErrorCode::Invalid) => inventory.refused(&failure.message),
+        _ => failure,
+    })
+}
+
+/// What the controller has against an import, without importing anything; fails where it takes none from this person.
+async fn check(client: &Client, assets: Vec<NewAsset>) -> Result<String> {
+    let body = ImportAssets { assets, check: true };
+    match client.post::<List<AssetView>>("/assets/import", &body).await {
+        Ok(_) => Ok(String::new()),
+        Err(failure) if failure.code == Some(ErrorCode::Invalid) => Ok(failure.message),
+        Err(failure) if failure.exit == Exit::Denied => Err(failure),
+        // What is wrong with the file is known all the same.
+        Err(_) => Ok(String::new()),
     }
 }
 

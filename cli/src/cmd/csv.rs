@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::str::FromStr;
 
 use csv::StringRecord;
-use thinlane_model::Label;
+use thinlane_model::{AssetName, AssetType, Label, SiteName};
 use thinlane_wire::api::{Criticality, NewAsset};
 
 use crate::failure::{Failure, Result};
@@ -13,88 +14,120 @@ use crate::home::read_bounded;
 /// The largest file, in bytes.
 const LARGEST: u64 = 8 * 1024 * 1024;
 /// Complaints that are shown at once.
-const SHOWN: usize = 10;
+const SHOWN: usize = 20;
 const COLUMNS: [&str; 6] = ["asset", "site", "address", "type", "criticality", "labels"];
 /// Those that every file must have.
 const NEEDED: usize = 4;
 
-/// Where each asset stands, by its name.
-type Lines = BTreeMap<String, u64>;
+/// A complaint, by the line that it is about; 0: the file as a whole.
+type Complaint = (u64, String);
 
-/// An inventory and the line of each of its assets.
+/// What was read of an inventory.
+#[derive(Debug, Default)]
 pub struct Inventory {
     name: String,
+    /// Those whose name, site and address can be read, each once.
     pub assets: Vec<NewAsset>,
-    lines: Lines,
+    /// Where each of them stands, by its name.
+    lines: BTreeMap<String, u64>,
+    complaints: Vec<Complaint>,
 }
 
 impl Inventory {
-    /// The controller's complaints, which begin with an asset's name, with the line that each is about.
-    pub fn located(&self, complaints: &str) -> String {
+    /// Whether there is nothing to complain about.
+    pub fn is_sound(&self) -> bool {
+        self.complaints.is_empty()
+    }
+
+    /// All complaints at once, in the order of their lines: ours, and the controller's, which begin with an asset's
+    /// name.
+    pub fn refused(self, theirs: &str) -> Failure {
         let located = |complaint: &str| {
             let line = complaint.split_once(": ").and_then(|(asset, _)| self.lines.get(asset));
-            line.map_or_else(|| complaint.to_owned(), |line| format!("{}:{line}: {complaint}", self.name))
+            (line.copied().unwrap_or(u64::MAX), complaint.to_owned())
         };
-        format!("nothing was imported:\n  {}", complaints.lines().map(located).collect::<Vec<_>>().join("\n  "))
+        let mut all = self.complaints;
+        all.extend(theirs.lines().map(located));
+        all.sort_by_key(|(line, _)| *line);
+        let mut lines: Vec<String> = all
+            .iter()
+            .take(SHOWN)
+            .map(|(line, complaint)| match line {
+                0 => format!("{}: {complaint}", self.name),
+                &u64::MAX => complaint.clone(),
+                line => format!("{}:{line}: {complaint}", self.name),
+            })
+            .collect();
+        if all.len() > SHOWN {
+            lines.push(format!("and {} more", all.len() - SHOWN));
+        }
+        Failure::failed(format!("nothing was imported:\n  {}", lines.join("\n  "))).next(format!(
+            "correct {}; the first line is {}",
+            self.name,
+            COLUMNS.join(",")
+        ))
     }
 }
 
-/// The assets of a file; the first complaints if there is anything to complain about.
+/// Reads a file as far as it can be read; an error only where there is no text at all.
 pub fn read(file: &Path) -> Result<Inventory> {
     let name = file.display();
-    let text = read_bounded(file, LARGEST)?.ok_or_else(|| {
-        Failure::failed(format!("{name} does not exist"))
-            .next(format!("give the path of a CSV file whose first line is {}", COLUMNS.join(",")))
-    })?;
-    let complaints = match parse(&text) {
-        Ok((assets, lines)) => return Ok(Inventory { name: name.to_string(), assets, lines }),
-        Err(complaints) => complaints,
-    };
-    let mut lines: Vec<String> = complaints.iter().take(SHOWN).map(|complaint| format!("{name}:{complaint}")).collect();
-    if complaints.len() > SHOWN {
-        lines.push(format!("and {} more", complaints.len() - SHOWN));
-    }
-    Err(Failure::failed(format!("nothing was imported:\n  {}", lines.join("\n  ")))
-        .next(format!("correct {name}; the first line is {}", COLUMNS.join(","))))
+    let text = read_bounded(file, LARGEST)
+        .map_err(|failure| {
+            failure.next(format!("give a CSV file, saved as UTF-8; its first line is {}", COLUMNS.join(",")))
+        })?
+        .ok_or_else(|| {
+            Failure::failed(format!("{name} does not exist"))
+                .next(format!("give the path of a CSV file whose first line is {}", COLUMNS.join(",")))
+        })?;
+    Ok(Inventory { name: name.to_string(), ..parse(&text) })
 }
 
-/// Complaints are `LINE: what`.
-fn parse(text: &str) -> std::result::Result<(Vec<NewAsset>, Lines), Vec<String>> {
+fn parse(text: &str) -> Inventory {
+    let mut found = Inventory::default();
     // What spreadsheets put before UTF-8.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut reader =
         csv::ReaderBuilder::new().has_headers(true).trim(csv::Trim::All).flexible(true).from_reader(text.as_bytes());
-    let head = reader.headers().map_err(|error| vec![format!("1: {error}")])?.clone();
-    let places = places(&head).map_err(|complaint| vec![format!("1: {complaint}")])?;
-    let (mut assets, mut complaints, mut names) = (Vec::new(), Vec::new(), BTreeMap::new());
+    let head = reader.headers().map_err(|error| error.to_string()).cloned();
+    let (head, places) = match head.and_then(|head| Ok((places(&head)?, head))) {
+        Ok((places, head)) => (head, places),
+        Err(complaint) => {
+            found.complaints.push((1, complaint));
+            return found;
+        }
+    };
     let mut lines = LineCount::of(text);
     for record in reader.records() {
         let record = match record {
             Ok(record) => record,
             Err(error) => {
-                complaints.push(format!("{}: this is no CSV", error.position().map_or(0, |at| lines.at(at))));
+                let line = error.position().map_or(0, |at| lines.at(at));
+                found.complaints.push((line, "this is no CSV".to_owned()));
                 break;
             }
         };
         let line = record.position().map_or(0, |at| lines.at(at));
         if record.len() > head.len() {
-            complaints.push(format!("{line}: {} fields, but the first line has {}", record.len(), head.len()));
+            found.complaints.push((line, format!("{} fields, but the first line has {}", record.len(), head.len())));
             continue;
         }
-        match asset(&record, &places) {
-            Ok(asset) => {
-                if let Some(first) = names.insert(asset.asset.to_string(), line) {
-                    complaints.push(format!("{line}: {} is in line {first} already", asset.asset));
-                }
-                assets.push(asset);
+        let mut wrong = Vec::new();
+        let asset = asset(&record, &places, &mut wrong);
+        found.complaints.extend(wrong.into_iter().map(|complaint| (line, complaint)));
+        let Some(asset) = asset else { continue };
+        match found.lines.get(asset.asset.as_str()) {
+            Some(first) => found.complaints.push((line, format!("{} is in line {first} already", asset.asset))),
+            None => {
+                found.lines.insert(asset.asset.to_string(), line);
+                found.assets.push(asset);
             }
-            Err(complaint) => complaints.push(format!("{line}: {complaint}")),
         }
     }
-    if assets.is_empty() && complaints.is_empty() {
-        complaints.push("2: there is no asset".to_owned());
+    if found.assets.is_empty() && found.complaints.is_empty() {
+        found.complaints.push((2, "there is no asset".to_owned()));
     }
-    if complaints.is_empty() { Ok((assets, names)) } else { Err(complaints) }
+    found
 }
 
 /// Counts lines along the text, once through it: the reader's own count lags behind CRLF and empty lines.
@@ -140,61 +173,91 @@ fn places(head: &StringRecord) -> std::result::Result<[Option<usize>; COLUMNS.le
     }
 }
 
-fn asset(record: &StringRecord, places: &[Option<usize>; COLUMNS.len()]) -> std::result::Result<NewAsset, String> {
+/// One line's asset, where name, site and address can be read; whatever is wrong with the line goes into `wrong`.
+fn asset(record: &StringRecord, places: &[Option<usize>; COLUMNS.len()], wrong: &mut Vec<String>) -> Option<NewAsset> {
     let field = |column: usize| places[column].and_then(|at| record.get(at)).unwrap_or("");
-    let needed = |column: usize| match field(column) {
-        "" => Err(format!("{} is empty", COLUMNS[column])),
-        text => Ok(text),
+    let asset: Option<AssetName> = needed(field(0), 0, wrong);
+    let site: Option<SiteName> = needed(field(1), 1, wrong);
+    let address = match field(2).parse() {
+        Ok(address) => Some(address),
+        Err(_) if field(2).is_empty() => needed(field(2), 2, wrong),
+        Err(_) => {
+            wrong.push(format!("address: {:?} is no IPv4 address", field(2)));
+            None
+        }
     };
-    let odd = |column: usize| move |error: &dyn std::fmt::Display| format!("{}: {error}", COLUMNS[column]);
+    let kind: Option<AssetType> = needed(field(3), 3, wrong);
+    let criticality = match field(4).to_ascii_lowercase().as_str() {
+        "low" => Criticality::Low,
+        "" | "medium" => Criticality::Medium,
+        "high" => Criticality::High,
+        other => {
+            wrong.push(format!("criticality: low, medium or high, not {other:?}"));
+            Criticality::Medium
+        }
+    };
     let mut labels = BTreeMap::new();
     for part in field(5).split(';').map(str::trim).filter(|part| !part.is_empty()) {
-        let label: Label = part.parse().map_err(|error| odd(5)(&error))?;
-        if labels.insert(label.key.clone(), label.value).is_some() {
-            return Err(format!("labels: {} is there twice", label.key));
+        match part.parse::<Label>() {
+            Ok(label) if labels.contains_key(&label.key) => {
+                wrong.push(format!("labels: {} is there twice", label.key));
+            }
+            Ok(label) => {
+                labels.insert(label.key, label.value);
+            }
+            Err(error) => wrong.push(format!("labels: {error}")),
         }
     }
-    Ok(NewAsset {
-        asset: needed(0)?.parse().map_err(|error| odd(0)(&error))?,
-        site: needed(1)?.parse().map_err(|error| odd(1)(&error))?,
-        address: needed(2)?.parse().map_err(|_| format!("address: {:?} is no IPv4 address", field(2)))?,
-        kind: needed(3)?.to_owned(),
-        criticality: match field(4).to_ascii_lowercase().as_str() {
-            "low" => Criticality::Low,
-            "" | "medium" => Criticality::Medium,
-            "high" => Criticality::High,
-            other => return Err(format!("criticality: low, medium or high, not {other:?}")),
-        },
-        labels,
-    })
+    // A type that cannot be read is complained about; the controller can judge the rest all the same.
+    let kind = kind.map_or_else(|| "unknown".to_owned(), |kind| kind.to_string());
+    Some(NewAsset { asset: asset?, site: site?, address: address?, kind, criticality, labels })
+}
+
+/// A field that must be there; what is wrong with it goes into `wrong`.
+fn needed<T: FromStr<Err: std::fmt::Display>>(text: &str, column: usize, wrong: &mut Vec<String>) -> Option<T> {
+    let name = COLUMNS[column];
+    if text.is_empty() {
+        wrong.push(format!("{name} is empty"));
+        return None;
+    }
+    text.parse().map_err(|error| wrong.push(format!("{name}: {error}"))).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn sound(text: &str) -> Inventory {
+        let found = parse(text);
+        assert!(found.is_sound(), "{:?}", found.complaints);
+        found
+    }
+
+    fn lines(found: &Inventory) -> Vec<u64> {
+        found.complaints.iter().map(|(line, _)| *line).collect()
+    }
+
     #[test]
     fn a_spreadsheets_export_is_read() {
         let text = "\u{feff}Asset,site,ADDRESS,type,criticality,labels\r\n\
                     rtu-7, north ,192.168.1.10,rtu,high,\"owner=acme; bay=7\"\r\n\
                     \r\n\
-                    rtu-8,north,192.168.1.11,\"rtu, old\",,\r\n";
-        let (assets, lines) = parse(text).expect("assets");
-        assert_eq!(assets.len(), 2);
-        assert_eq!(lines.values().copied().collect::<Vec<_>>(), [2, 4]);
+                    rtu-8,north,192.168.1.11,\"rtu-old\",,\r\n";
+        let found = sound(text);
+        let assets = &found.assets;
+        assert_eq!(found.lines.values().copied().collect::<Vec<_>>(), [2, 4]);
         assert_eq!((assets[0].site.as_str(), assets[0].criticality), ("north", Criticality::High));
         assert_eq!(assets[0].labels.get("bay").map(String::as_str), Some("7"));
-        assert_eq!((assets[1].kind.as_str(), assets[1].criticality), ("rtu, old", Criticality::Medium));
+        assert_eq!((assets[1].kind.as_str(), assets[1].criticality), ("rtu-old", Criticality::Medium));
     }
 
     #[test]
     fn columns_may_come_in_any_order_and_the_optional_ones_be_left_out() {
-        let (assets, _) = parse("type,address,site,asset\nplc,10.0.0.1,s,a\n").expect("assets");
-        assert_eq!(assets[0].asset.as_str(), "a");
+        assert_eq!(sound("type,address,site,asset\nplc,10.0.0.1,s,a\n").assets[0].asset.as_str(), "a");
     }
 
     #[test]
-    fn every_complaint_names_its_line() {
+    fn every_complaint_names_its_line_and_a_line_may_have_several() {
         let text = "asset,site,address,type,criticality,labels\n\
                     a,s,10.0.0.1,plc,,\n\
                     b,s,10.0.0.256,plc,,\n\
@@ -203,34 +266,45 @@ mod tests {
                     e,s,10.0.0.5,plc,urgent,\n\
                     f,s,10.0.0.6,plc,low,owner\n\
                     \"../g\",s,10.0.0.7,plc,low,\n\
-                    h,s,10.0.0.8,plc,low,,extra\n";
-        let complaints = parse(text).expect_err("complaints");
-        let lines: Vec<&str> = complaints.iter().filter_map(|complaint| complaint.split(':').next()).collect();
-        assert_eq!(lines, ["3", "4", "5", "6", "7", "8", "9"], "{complaints:?}");
-        assert!(complaints[0].contains("10.0.0.256") && complaints[2].contains("line 2"), "{complaints:?}");
+                    h,s,10.0.0.8,plc,low,,extra\n\
+                    i,,ten,plc,low,bay\n";
+        let found = parse(text);
+        assert_eq!(lines(&found), [3, 4, 5, 6, 7, 8, 9, 10, 10, 10], "{:?}", found.complaints);
+        assert!(found.complaints[0].1.contains("10.0.0.256") && found.complaints[2].1.contains("line 2"));
+        let names: Vec<&str> = found.assets.iter().map(|asset| asset.asset.as_str()).collect();
+        assert_eq!(names, ["a", "c", "e", "f"], "the controller is asked about what can be read");
     }
 
     #[test]
-    fn what_the_controller_says_of_an_asset_names_its_line_too() {
-        let (assets, lines) = parse("asset,site,address,type\na,s,10.0.0.1,plc\n\nb,s,10.0.0.2,plc\n").expect("assets");
-        let inventory = Inventory { name: "sites.csv".to_owned(), assets, lines };
-        let told = inventory.located("b: there is an asset b already\nand 3 more");
-        assert_eq!(told, "nothing was imported:\n  sites.csv:4: b: there is an asset b already\n  and 3 more");
+    fn ours_and_the_controllers_complaints_are_told_together_by_line() {
+        let mut found = parse("asset,site,address,type\na,s,10.0.0.1,plc\n\nb,s,10.0.0.2,plc\nc,s,ten,plc\n");
+        found.name = "sites.csv".to_owned();
+        let told = found.refused("b: there is an asset b already\na: no site s\nand 3 more").message;
+        assert_eq!(
+            told,
+            "nothing was imported:\n  sites.csv:2: a: no site s\n  sites.csv:4: b: there is an asset b already\n  \
+             sites.csv:5: address: \"ten\" is no IPv4 address\n  and 3 more"
+        );
     }
 
     #[test]
     fn a_head_line_that_is_none_is_line_one() {
         for text in ["rtu-7,north,10.0.0.1,rtu\n", "asset,site,address\n", "asset,asset,site,address,type\n", ""] {
-            let complaints = parse(text).expect_err("complaints");
-            assert!(complaints[0].starts_with("1: "), "{text:?}: {complaints:?}");
+            assert_eq!(lines(&parse(text)), [1], "{text:?}");
         }
-        assert_eq!(parse("asset,site,address,type\n").expect_err("nothing"), ["2: there is no asset"]);
+        assert_eq!(parse("asset,site,address,type\n").complaints, [(2, "there is no asset".to_owned())]);
     }
 
     #[test]
     fn garbage_neither_panics_nor_passes() {
         for text in ["\"", "a,\"b\n", "\u{0}\u{0}", ",,,,\n,,,,\n", "asset,site,address,type\n\"\n\"\"\"\n,,,,,,,,\n"] {
-            assert!(parse(text).is_err(), "{text:?}");
+            assert!(!parse(text).is_sound(), "{text:?}");
         }
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("photo.jpg");
+        std::fs::write(&file, [0xff, 0xd8, 0xff, 0xe0, 0, 1]).expect("written");
+        let failure = read(&file).expect_err("no text");
+        assert!(failure.message.contains("photo.jpg") && !failure.message.contains("stream"), "{failure}");
+        assert!(failure.next.is_some_and(|next| next.contains("UTF-8")), "{}", failure.message);
     }
 }

@@ -24,7 +24,13 @@ pub fn read_bounded(file: &Path, largest: u64) -> Result<Option<String>> {
         Err(error) => return Err(io(file.display())(error)),
     };
     let mut text = String::new();
-    open.take(largest + 1).read_to_string(&mut text).map_err(io(file.display()))?;
+    open.take(largest + 1).read_to_string(&mut text).map_err(|error| match error.kind() {
+        std::io::ErrorKind::IsADirectory => {
+            Failure::failed(format!("{} is a directory", file.display())).next("name a file in it")
+        }
+        std::io::ErrorKind::InvalidData => Failure::failed(format!("{} is no text", file.display())),
+        _ => io(file.display())(error),
+    })?;
     if text.len() as u64 > largest {
         return Err(Failure::failed(format!("{} is larger than {largest} bytes", file.display())));
     }

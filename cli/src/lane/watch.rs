@@ -68,7 +68,7 @@ async fn run(client: Client, session: SessionId, to: mpsc::Sender<Seen>) -> Resu
                     }
                 }
             }
-            Err(failure) if failure.is(ErrorCode::Unauthenticated) => {
+            Err(failure) if failure.is(ErrorCode::Unauthenticated) || failure.is(ErrorCode::Locked) => {
                 tell(Seen::LoggedOut).await?;
                 return Ok(());
             }

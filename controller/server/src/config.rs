@@ -73,7 +73,7 @@ impl Config {
         Self::parse(&text).map_err(|error| anyhow!("{}: {error}", path.display()))
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].lines().count().max(1));
             format!("line {line}: {}", error.message())

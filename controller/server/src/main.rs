@@ -21,7 +21,6 @@ mod tls;
 mod views;
 
 use std::io::IsTerminal;
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -32,15 +31,17 @@ use exit::Exit;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    let json = cli.json;
     // Everything that we make is for ourselves, unless it is said otherwise.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     log();
     match dispatch(cli) {
         Ok(exit) => exit.into(),
         Err(error) => {
-            eprintln!("error: {error:#}");
             let gap = matches!(error.downcast_ref(), Some(thinlane_store::OpenError::Gap(_)));
-            if gap || error.is::<cmd::run::Tampered>() { Exit::Unverified.into() } else { Exit::Failure.into() }
+            let exit = if gap || error.is::<cmd::run::Tampered>() { Exit::Unverified } else { Exit::Failure };
+            eprintln!("{}", exit::told(&error, exit, json));
+            exit.into()
         }
     }
 }
@@ -56,27 +57,15 @@ fn dispatch(cli: Cli) -> Result<Exit> {
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "thinlane-controller", &mut std::io::stdout());
         }
-        Command::Man { dir } => man(&dir).with_context(|| format!("cannot write into {}", dir.display()))?,
+        Command::Man { dir } => {
+            cmd::man::write(&dir).with_context(|| format!("cannot write into {}", dir.display()))?
+        }
         Command::Version if json => {
             println!("{}", serde_json::json!({"schema": 1, "version": env!("CARGO_PKG_VERSION")}));
         }
         Command::Version => println!("thinlane-controller {}", env!("CARGO_PKG_VERSION")),
     }
     Ok(Exit::Done)
-}
-
-/// Writes `thinlane-controller.8` and a page per command.
-fn man(dir: &Path) -> std::io::Result<()> {
-    std::fs::create_dir_all(dir)?;
-    let mut command = Cli::command().disable_help_subcommand(true);
-    command.build();
-    let below = command.get_subcommands().map(|below| (format!("thinlane-controller-{}", below.get_name()), below));
-    for (name, command) in below.chain([("thinlane-controller".to_owned(), &command)]) {
-        let mut page = Vec::new();
-        clap_mangen::Man::new(command.clone()).section("8").render(&mut page)?;
-        std::fs::write(dir.join(format!("{name}.8")), page)?;
-    }
-    Ok(())
 }
 
 /// Logs to stderr; `THINLANE_LOG` says what, in the form of tracing's filters.

@@ -36,6 +36,17 @@ pub fn read(dir: &Path) -> Result<Vec<(String, String)>> {
     read_files(dir).with_context(|| format!("cannot read the policies in {}", dir.display()))
 }
 
+/// As [`read`], for a person who named the directory: there must be a policy in it.
+pub fn read_some(dir: &Path) -> Result<Vec<(String, String)>> {
+    const NEXT: &str = "(next: name the directory that holds your policy's *.toml; \
+                        `thinlane-controller init` puts the shipped ones into DIR/policies)";
+    match read(dir) {
+        Ok(files) if files.is_empty() => bail!("there is no policy file (*.toml) in {} {NEXT}", dir.display()),
+        Ok(files) => Ok(files),
+        Err(error) => bail!("{error:#} {NEXT}"),
+    }
+}
+
 /// The cases of a directory: every `*.toml` in its `cases` directory.
 pub fn read_cases(dir: &Path) -> Result<Vec<(String, String)>> {
     let cases = dir.join("cases");

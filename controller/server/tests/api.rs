@@ -91,6 +91,29 @@ async fn five_wrong_tries_lock_an_account_out_and_tell_nobody_whether_it_exists(
 }
 
 #[tokio::test]
+async fn a_restart_of_the_controller_forgets_no_wrong_try() {
+    let (mut controller, ada) = Controller::start().await;
+    let erik = controller.person(&ada, "erik", &["requester"]).await;
+    let try_as = |login: &str, password: &str, totp: String| json!({"user": login, "password": password, "totp": totp});
+    for login in ["erik", "nobody"] {
+        for _ in 0..5 {
+            let body = try_as(login, "wrong", "000000".to_owned());
+            assert_eq!(controller.call(Method::POST, "/login", None, Some(body)).await.0, 401);
+        }
+    }
+    controller.kill();
+    controller.run().await;
+    for login in ["erik", "nobody"] {
+        let body = try_as(login, PASSWORD, totp(&erik.secret, 1));
+        let (status, answer) = controller.call(Method::POST, "/login", None, Some(body)).await;
+        assert_eq!(status, 401, "{login}: {answer}");
+        assert!(answer["error"]["retry_after"].as_u64().is_some_and(|wait| (1..=15).contains(&wait)), "{answer}");
+    }
+    let olga = controller.person(&ada, "olga", &["ops"]).await;
+    assert_eq!(controller.get(&olga, "/whoami").await.0, 200, "others are let in");
+}
+
+#[tokio::test]
 async fn a_known_and_an_unknown_login_take_the_same_time() {
     let (controller, ada) = Controller::start().await;
     controller.person(&ada, "erik", &["requester"]).await;
@@ -122,13 +145,27 @@ async fn log_out_lock_and_reset_end_tokens_at_once() {
     let erik = common::Person { token: token["token"].as_str().expect("a token").to_owned(), ..erik };
     let (status, lock) = controller.post(&olga, "/users/erik/lock", json!({"reason": "left his laptop"})).await;
     assert_eq!(status, 201, "{lock}");
-    assert_eq!(controller.get(&erik, "/whoami").await.0, 401);
+    let (status, told) = controller.get(&erik, "/whoami").await;
+    assert_eq!((status, &told["error"]["code"]), (403, &json!("locked")), "{told}");
+    let words = told["error"]["message"].as_str().expect("a sentence");
+    assert!(words.contains("user erik") && words.contains("olga") && words.contains("left his laptop"), "{words}");
+    let next = told["error"]["next"].as_str().expect("a step");
+    assert!(next.contains("ops") && next.contains("thinlane unlock user erik"), "{next}");
+    let stranger =
+        common::Person { token: "tlt_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".to_owned(), ..erik.clone() };
+    let (status, told) = controller.get(&stranger, "/whoami").await;
+    assert!(status == 401 && !told.to_string().contains("erik"), "a stranger learns nothing: {told}");
     assert_eq!(controller.get(&olga, "/users/erik").await.1["state"], "locked");
     assert_eq!(controller.post(&olga, "/users/erik/unlock", json!({})).await.0, 200);
-    assert_eq!(controller.get(&erik, "/whoami").await.0, 401, "an unlock brings no token back");
+    let (status, told) = controller.get(&erik, "/whoami").await;
+    assert_eq!(status, 401, "an unlock brings no token back");
+    assert!(told["error"]["message"].as_str().is_some_and(|text| text.contains("locked no longer")), "{told}");
 
     let (status, code) = controller.post(&ada, "/users/erik/reset", json!({})).await;
     assert_eq!(status, 200, "{code}");
+    let own = controller.post(&olga, "/users/olga/lock", json!({"reason": "holiday"})).await;
+    assert_eq!((own.0, &own.1["error"]["code"]), (403, &json!("forbidden")), "{}", own.1);
+    assert!(own.1["error"]["message"].as_str().is_some_and(|text| text.contains("your own account")), "{}", own.1);
     let (status, body) = controller.call(Method::POST, "/login", None, Some(log_in(totp(&erik.secret, 2)))).await;
     assert_eq!(status, 401, "the old password is void: {body}");
     let erik = controller.set_up("erik", code["code"].as_str().expect("a code")).await;

@@ -139,6 +139,7 @@ async fn malformed_calls_of_every_route_get_an_error_in_the_one_shape() {
                     serde_json::from_str(&text).unwrap_or_else(|_| panic!("{method} {url}: {status} {text}"));
                 assert!(body["schema"] == 1 && body["error"]["code"].is_string(), "{method} {url}: {text}");
                 assert!(body["error"]["message"].as_str().is_some_and(|text| !text.is_empty()), "{text}");
+                assert!(status != 400 || body["error"]["next"].is_string(), "{method} {url}: {text}");
             }
         }
     }
@@ -149,7 +150,9 @@ async fn malformed_calls_of_every_route_get_an_error_in_the_one_shape() {
 #[tokio::test]
 async fn wrong_paths_methods_and_sizes_are_told_in_the_same_shape() {
     let (controller, ada) = Controller::start().await;
-    let shape = |body: &Value| body["schema"] == 1 && body["error"]["code"].is_string();
+    let error = |body: &Value, field: &str| body["error"][field].as_str().is_some_and(|text| !text.is_empty());
+    let shape =
+        |body: &Value| body["schema"] == 1 && ["code", "message", "next"].iter().all(|field| error(body, field));
     for (method, path, expected) in [
         (Method::GET, "/nothing", 404),
         (Method::GET, "/users/a/b/c", 404),

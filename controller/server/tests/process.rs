@@ -103,6 +103,50 @@ fn what_stops_it_is_said_in_one_sentence_with_the_next_step() {
 }
 
 #[test]
+fn offline_commands_say_what_is_wrong_and_the_next_step_in_words_and_in_json() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let (none, empty, dir) = (place.path().join("none"), place.path().join("empty"), place.path().join("made"));
+    std::fs::create_dir(&empty).expect("made");
+    assert!(init(&dir, &["--relay", "127.0.0.1:1"]).status.success());
+    let ruined = place.path().join("ruined");
+    assert!(init(&ruined, &[]).status.success());
+    std::fs::write(ruined.join("thinlane.db"), vec![7u8; 5000]).expect("written");
+    let (none, empty, dir, ruined) = (path(&none), path(&empty), path(&dir), path(&ruined));
+    let fresh = path(&place.path().join("fresh"));
+    let cases: [(&[&str], &str); 8] = [
+        (&["policy", "check", &none], "none"),
+        (&["policy", "test", &none], "none"),
+        (&["policy", "check", &empty], "no policy file"),
+        (&["policy", "test", &empty], "no policy file"),
+        (&["init", "--admin", "ada", "--dir", &fresh, "--policies", &none], "none"),
+        (
+            &["policy", "explain", "--dir", &dir, "--who", "ada", "--asset", "plc-9", "--task", "modbus"],
+            "no asset plc-9",
+        ),
+        (&["policy", "explain", "--dir", &dir, "--who", "eve", "--asset", "plc-9", "--task", "modbus"], "there is ada"),
+        (&["run", "--dir", &ruined], "no database"),
+    ];
+    for (words, expected) in cases {
+        let output = program().args(words).output().expect("it runs");
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(1), "{words:?}: {text}");
+        assert!(
+            text.contains(expected) && text.contains("\nnext: ") && !text.contains("os error"),
+            "{words:?}: {text}"
+        );
+        let output = program().arg("--json").args(words).output().expect("it runs");
+        let text = said(&output);
+        let told: Value = serde_json::from_str(text.lines().last().expect("a line")).expect(&text);
+        assert!(told["error"]["next"].is_string() && told["error"]["exit"] == 1, "{words:?}: {told}");
+    }
+    assert!(!Path::new(&fresh).exists(), "nothing was made");
+}
+
+fn path(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+#[test]
 fn the_shipped_policies_are_valid_and_their_cases_pass() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../policies");
     let check = program().args(["policy", "check", "--json"]).arg(&dir).output().expect("it runs");

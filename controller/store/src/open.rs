@@ -27,7 +27,7 @@ pub enum OpenError {
     Exists(PathBuf),
     #[error("another process (pid {holder}) uses {}; stop it first, or use another directory", .dir.display())]
     InUse { dir: PathBuf, holder: String },
-    #[error("{} is no database of a controller", .0.display())]
+    #[error("{} is no database of a controller (next: `thinlane-controller restore --from BACKUP --dir NEWDIR`)", .0.display())]
     Foreign(PathBuf),
     #[error(
         "the database has schema {found}, this program knows up to {}: use the newer program that wrote it",

@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
+use data_encoding::HEXLOWER;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row as SqlRow, params};
 use serde_json::Value;
 use thinlane_tlog::Hash;
+use thinlane_wire::api::{LogEntry, Schema};
 
 use crate::open::{DATABASE, OpenError, Store, check};
 
@@ -34,6 +36,23 @@ pub struct SecretRow {
     pub doc: String,
     /// Wall clock, milliseconds.
     pub expires: Option<i64>,
+}
+
+impl From<Entry> for LogEntry {
+    /// As the API and the command line show it; what is no entry is shown as nothing.
+    fn from(entry: Entry) -> Self {
+        let json: Value = serde_json::from_slice(&entry.json).unwrap_or(Value::Null);
+        let text = |name: &str| json.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        LogEntry {
+            schema: Schema,
+            index: entry.index,
+            time: text("time").parse().unwrap_or_default(),
+            actor: text("actor"),
+            kind: text("kind"),
+            leaf_hash: HEXLOWER.encode(&entry.leaf.0),
+            entry: json,
+        }
+    }
 }
 
 /// Why something could not be read.

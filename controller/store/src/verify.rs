@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use data_encoding::HEXLOWER;
 use serde_json::Value;
 use thinlane_session::{Entry, World};
 use thinlane_tlog::audit::{Auditor, Finding};
 use thinlane_tlog::{Hash, Verifier};
+use thinlane_wire::api::{AuditProblem, AuditReport, Schema};
 
 use crate::open::{LOG_KEY, OpenError};
 use crate::read::{ReadError, Reader};
@@ -55,6 +57,21 @@ impl Verified {
     /// Whether nothing at all is wrong.
     pub fn is_sound(&self) -> bool {
         self.problems.is_empty()
+    }
+}
+
+impl From<Verified> for AuditReport {
+    /// As the API and the command line show it.
+    fn from(found: Verified) -> Self {
+        let problem = |it: Problem| AuditProblem { kind: it.kind.to_owned(), index: it.index, message: it.message };
+        AuditReport {
+            schema: Schema,
+            ok: found.is_sound(),
+            entries: found.entries,
+            root: HEXLOWER.encode(&found.root.0),
+            checkpoints: found.checkpoints,
+            problems: found.problems.into_iter().map(problem).collect(),
+        }
     }
 }
 

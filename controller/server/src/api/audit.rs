@@ -6,10 +6,9 @@ use axum::Json;
 use axum::extract::State;
 use data_encoding::HEXLOWER;
 use serde::Deserialize;
-use serde_json::Value;
 use thinlane_model::{Role, SiteId};
 use thinlane_store::{Entry, Reader};
-use thinlane_wire::api::{AuditProblem, AuditReport, CheckpointView, ErrorBody, ErrorCode, List, LogEntry, Schema};
+use thinlane_wire::api::{AuditReport, CheckpointView, ErrorBody, ErrorCode, List, LogEntry, Schema};
 
 use super::error::{Answer, Problem, Problems};
 use super::extract::{Caller, Params, Viewer};
@@ -66,7 +65,7 @@ pub async fn entries(
         if from < size || wait.is_zero() || tokio::time::Instant::now() >= deadline {
             let found = read(&app, move |reader| reader.entries(from, limit)).await?;
             let end = found.last().map(|entry| entry.index);
-            let items: Vec<_> = found.into_iter().map(view).collect();
+            let items: Vec<_> = found.into_iter().map(LogEntry::from).collect();
             let next = end.filter(|end| end + 1 < size).map(|end| end.to_string());
             return Ok(Json(List { schema: Schema, items, next }));
         }
@@ -100,7 +99,7 @@ async fn named(app: &App, about: String, limit: usize) -> Answer<Json<List<LogEn
             let from = end.saturating_sub(MOST_ENTRIES as u64);
             let page = reader.entries(from, (end - from) as usize)?;
             let names = |entry: &&Entry| std::str::from_utf8(&entry.json).is_ok_and(|text| text.contains(&needle));
-            found.extend(page.iter().rev().filter(names).take(limit - found.len()).map(|entry| view(entry.clone())));
+            found.extend(page.iter().rev().filter(names).take(limit - found.len()).map(|entry| entry.clone().into()));
             let begins = |entry: &LogEntry| entry.kind == "request.created" || entry.kind == "grant.issued";
             if found.last().is_some_and(begins) {
                 break;
@@ -164,22 +163,7 @@ pub async fn verify(State(app): State<App>, caller: Caller) -> Answer<Json<Audit
         };
         found.problems.push(thinlane_store::Problem { kind, index: Some(size), message });
     }
-    Ok(Json(AuditReport {
-        schema: Schema,
-        ok: found.is_sound(),
-        entries: found.entries,
-        root: HEXLOWER.encode(&found.root.0),
-        checkpoints: found.checkpoints,
-        problems: found
-            .problems
-            .into_iter()
-            .map(|problem| AuditProblem {
-                kind: problem.kind.to_owned(),
-                index: problem.index,
-                message: problem.message,
-            })
-            .collect(),
-    }))
+    Ok(Json(found.into()))
 }
 
 async fn may_read(app: &App, caller: &Caller) -> Answer<()> {
@@ -202,20 +186,6 @@ async fn read<T: Send + 'static>(
     });
     let found = done.await.map_err(|_| internal("reading the log broke off"))?;
     Ok(found.map_err(|error| internal(&error))?)
-}
-
-fn view(entry: Entry) -> LogEntry {
-    let json: Value = serde_json::from_slice(&entry.json).unwrap_or(Value::Null);
-    let text = |name: &str| json.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-    LogEntry {
-        schema: Schema,
-        index: entry.index,
-        time: text("time").parse().unwrap_or_default(),
-        actor: text("actor"),
-        kind: text("kind"),
-        leaf_hash: HEXLOWER.encode(&entry.leaf.0),
-        entry: json,
-    }
 }
 
 fn unreadable(error: thinlane_store::ReadError) -> Problem {

@@ -12,6 +12,7 @@ use super::error::{Answer, Problem, Problems};
 use super::extract::{Body, Caller, Source, Viewer};
 use crate::app::App;
 use crate::auth::{SetupAnswer, code};
+use crate::core::Why;
 
 /// Whether it is up, which version, and its clock.
 #[utoipa::path(get, path = "/status", tag = "door", security(()), responses((status = 200, body = StatusView), Problems))]
@@ -54,7 +55,7 @@ pub async fn log_in(State(app): State<App>, Source(source): Source, Body(body): 
 pub async fn log_out(State(app): State<App>, caller: Caller) -> Answer<Json<Done>> {
     app.core
         .write(move |step| {
-            step.drop_token(caller.token.clone());
+            step.end_token(caller.token.clone(), Why::LoggedOut);
             step.note(&caller.actor(), Note::LoggedOut { login: caller.login.clone() })
         })
         .await?;
@@ -90,10 +91,11 @@ pub async fn enrol(State(app): State<App>, Source(source): Source, Body(body): B
     let wanted = hash.clone();
     let site = app.core.read(move |state| state.world().site_of_code(wanted.as_str(), crate::clock::wall())).await?;
     let Some(site) = site else {
-        app.auth.enrolment_failed(source);
+        let kept = app.auth.enrolment_failed(source);
         let address = source.to_string();
         app.core
             .write(move |step| {
+                step.keep_tries(&kept);
                 let failed =
                     Note::LogInFailed { login: "gateway".to_owned(), address, why: "enrolment code".to_owned() };
                 step.note(&Actor::System, failed)

@@ -41,8 +41,21 @@ impl Problem {
     }
 }
 
+/// What helps with a request that HTTP itself or its form makes unacceptable.
+fn correction(status: StatusCode) -> Option<&'static str> {
+    Some(match status {
+        StatusCode::BAD_REQUEST => "/openapi.json describes what this path takes",
+        StatusCode::METHOD_NOT_ALLOWED => "/openapi.json names the methods of each path",
+        StatusCode::REQUEST_TIMEOUT => "send the body without pauses",
+        StatusCode::PAYLOAD_TOO_LARGE => "send it in several parts",
+        _ => return None,
+    })
+}
+
 impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
+    fn into_response(mut self) -> Response {
+        let next = &mut self.body.error.next;
+        *next = next.take().or_else(|| correction(self.status).map(str::to_owned));
         let retry = self.body.error.retry_after;
         let mut response = (self.status, Json(self.body)).into_response();
         let headers = response.headers_mut();

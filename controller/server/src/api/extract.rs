@@ -14,7 +14,7 @@ use thinlane_wire::api::{ErrorBody, ErrorCode};
 
 use super::error::{Answer, Problem, refused};
 use crate::app::App;
-use crate::core::State;
+use crate::core::{Ended, State, Token, Why};
 
 /// Bytes of a body at most.
 pub const MOST_BODY: usize = 1 << 20;
@@ -88,10 +88,42 @@ impl FromRequestParts<App> for Caller {
             let (scheme, token) = value.split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
         });
-        let found = text.and_then(|text| app.core.tokens().check(text, crate::clock::wall()));
-        let (login, token, expires) = found.ok_or_else(unauthenticated)?;
-        Ok(Caller { login, token, expires })
+        let text = text.filter(|text| !text.is_empty()).ok_or_else(unauthenticated)?;
+        match app.core.tokens().check(text, crate::clock::wall()) {
+            Some((login, token, expires)) => Ok(Caller { login, token, expires }),
+            None => Err(over(app, text).await?.into()),
+        }
     }
+}
+
+/// Why a token opens nothing. Only whoever holds one that was good once learns more than a stranger: that the
+/// account is locked, by whom, until when and who can unlock it; or what ended the log-in.
+async fn over(app: &App, text: &str) -> Result<ErrorBody, ErrorBody> {
+    let Some(token) = app.core.tokens().former(text) else {
+        return Ok(ErrorBody::new(ErrorCode::Unauthenticated, "the token is not one of this controller's")
+            .next("`thinlane login`"));
+    };
+    let login = token.login.clone();
+    let standing = app.core.read(move |state| Viewer::of(state, &login).map(drop)).await?;
+    if let Err(locked) = standing {
+        return Ok(locked);
+    }
+    let Token { login, expires, ended, .. } = token;
+    let why = match ended {
+        None => format!("the log-in of {login} ended at {expires}, twelve hours after it began"),
+        Some(Ended { at, why: Why::LoggedOut }) => format!("{login} logged out at {at}"),
+        Some(Ended { at, why: Why::Locked }) => {
+            format!("a lock on {login} ended this log-in at {at}; it is locked no longer")
+        }
+        Some(Ended { at, why: Why::Reset }) => {
+            return Ok(ErrorBody::new(
+                ErrorCode::Unauthenticated,
+                format!("an admin reset the account of {login} at {at}: password and second factor are void"),
+            )
+            .next("ask that admin for the new set-up code, then `thinlane setup`"));
+        }
+    };
+    Ok(ErrorBody::new(ErrorCode::Unauthenticated, why).next("`thinlane login`"))
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Source {

@@ -17,6 +17,7 @@ use super::error::{Answer, Problem, Problems};
 use super::extract::{Body, Caller, Name, Params, Viewer};
 use crate::app::App;
 use crate::auth::code;
+use crate::core::Step;
 use crate::views;
 
 /// Letters of an enrolment code: 100 bits.
@@ -175,22 +176,27 @@ pub async fn add_asset(
     Ok((StatusCode::CREATED, Json(view.await.map_err(Problem::from)?)))
 }
 
-/// Adds many assets, all or none; an error names each asset that is in the way, on a line of its own.
+/// Adds many assets, all or none; an error names each asset that is in the way, on a line of its own. With `check`
+/// nothing is added, and the answer is empty where nothing is wrong.
 #[utoipa::path(post, path = "/assets/import", tag = "inventory", request_body = ImportAssets,
-    responses((status = 201, body = List<AssetView>), Problems))]
+    responses((status = 201, body = List<AssetView>), (status = 200, description = "Nothing is wrong with them", body = List<AssetView>), Problems))]
 pub async fn import_assets(
     State(app): State<App>,
     caller: Caller,
     Body(body): Body<ImportAssets>,
 ) -> Answer<(StatusCode, Json<List<AssetView>>)> {
-    let specs: Vec<AssetSpec> = body
-        .assets
-        .into_iter()
-        .map(|new| {
-            let asset = new.asset.clone();
-            spec(new).map_err(|error| ErrorBody::new(ErrorCode::Invalid, format!("{asset}: {}", error.error.message)))
-        })
-        .collect::<Result<_, _>>()?;
+    let (mut specs, mut wrong) = (Vec::new(), Vec::new());
+    for new in body.assets {
+        let asset = new.asset.clone();
+        match spec(new) {
+            Ok(spec) => specs.push(spec),
+            Err(error) => wrong.push(format!("{asset}: {}", error.error.message)),
+        }
+    }
+    if body.check || !wrong.is_empty() {
+        app.core.write(move |step| check_import(step, &caller, specs, wrong)).await?;
+        return Ok((StatusCode::OK, super::list(Vec::new())));
+    }
     let views = app.core.write(move |step| {
         let Told::Assets(added) = step.command(&caller.actor(), Command::ImportAssets(specs))? else {
             return Err(ErrorBody::new(ErrorCode::Internal, "nothing was added"));
@@ -198,6 +204,27 @@ pub async fn import_assets(
         Ok(added.iter().filter_map(|(name, _)| step.world().asset_view(name)).collect::<Vec<_>>())
     });
     Ok((StatusCode::CREATED, super::list(views.await.map_err(Problem::from)?)))
+}
+
+/// Everything that is wrong with an import, `wrong` and what is in the way of the others, in one answer.
+fn check_import(
+    step: &mut Step<'_>,
+    caller: &Caller,
+    specs: Vec<AssetSpec>,
+    mut wrong: Vec<String>,
+) -> Result<(), ErrorBody> {
+    let none = specs.is_empty();
+    match step.consider(&caller.actor(), Command::ImportAssets(specs)) {
+        // That there is none is no fault of those that were left out.
+        Err(body) if body.error.code == ErrorCode::Invalid && none => {}
+        Err(body) if body.error.code == ErrorCode::Invalid => wrong.push(body.error.message),
+        done => done?,
+    }
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let body = ErrorBody::new(ErrorCode::Invalid, wrong.join("\n"));
+    Err(body.next("correct these and import the whole file again; nothing was taken"))
 }
 
 /// One asset.

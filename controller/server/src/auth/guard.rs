@@ -1,10 +1,12 @@
-//! Lock-out with back-off, per account and per source address. In memory, bounded.
+//! Lock-out with back-off, per account and per source address. Bounded in memory; what a restart must not forget is
+//! kept in the store, with the log's entry of the wrong try.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
-use thinlane_model::{Boot, Span};
+use serde::{Deserialize, Serialize};
+use thinlane_model::{Boot, Now, Span, Wall};
 
 /// Accounts, and addresses, that are remembered at most.
 const MOST: usize = 20_000;
@@ -35,6 +37,49 @@ struct Tries {
     until: Boot,
 }
 
+/// Whose wrong tries were counted, as they are kept.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Who {
+    Account(String),
+    Source(IpAddr),
+}
+
+/// Wrong tries as they are kept: by the wall clock, for the boot clock does not outlive a reboot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    wrong: u32,
+    last: Wall,
+    until: Wall,
+}
+
+impl Who {
+    /// The kinds under which wrong tries are stored.
+    pub const KINDS: [&str; 2] = ["tries-account", "tries-source"];
+
+    /// Kind and id under which they are stored.
+    pub fn key(&self) -> (&'static str, String) {
+        match self {
+            Who::Account(name) => (Self::KINDS[0], name.clone()),
+            Who::Source(address) => (Self::KINDS[1], address.to_string()),
+        }
+    }
+
+    /// Reads a key back; `None`: it is none.
+    pub fn of(kind: &str, id: &str) -> Option<Self> {
+        match Self::KINDS.iter().position(|known| *known == kind)? {
+            0 => Some(Who::Account(id.to_owned())),
+            _ => id.parse().ok().map(Who::Source),
+        }
+    }
+}
+
+impl Kept {
+    /// When they may be forgotten.
+    pub fn forgotten(&self) -> Wall {
+        self.last + FORGET
+    }
+}
+
 /// What a wrong try led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wrong {
@@ -45,6 +90,40 @@ pub enum Wrong {
 }
 
 impl Guard {
+    /// Goes on from what was kept. A wall clock that was set meanwhile makes nobody wait longer than the longest wait.
+    pub fn resume(kept: impl IntoIterator<Item = (Who, Kept)>, now: Now) -> Self {
+        let mut tables = Tables::default();
+        for (who, kept) in kept {
+            let since = span(kept.last, now.wall).min(FORGET);
+            let wait = span(now.wall, kept.until).min(LONGEST_WAIT);
+            let tries = Tries { wrong: kept.wrong, last: now.mono - since, until: now.mono + wait };
+            match who {
+                Who::Account(name) if tables.accounts.len() < MOST => {
+                    tables.accounts.insert(name, tries);
+                }
+                Who::Source(address) if tables.sources.len() < MOST => {
+                    tables.sources.insert(address, tries);
+                }
+                Who::Account(_) | Who::Source(_) => {}
+            }
+        }
+        Self(Mutex::new(tables))
+    }
+
+    /// What must be kept of the account's and the address's wrong tries.
+    pub fn keep(&self, account: Option<&str>, source: IpAddr, now: Now) -> Vec<(Who, Kept)> {
+        let tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let source = network(source);
+        let account = account.and_then(|name| Some((Who::Account(name.to_owned()), tables.accounts.get(name)?)));
+        let source = tables.sources.get(&source).map(|tries| (Who::Source(source), tries));
+        let kept = |tries: &Tries| Kept {
+            wrong: tries.wrong,
+            last: now.wall - tries.last.until(now.mono),
+            until: now.wall + now.mono.until(tries.until),
+        };
+        account.into_iter().chain(source).map(|(who, tries)| (who, kept(tries))).collect()
+    }
+
     /// Begins a try, or says how long to wait. The try counts as the account's wrong one until [`Guard::right`] takes
     /// it back, so that many at once gain nothing.
     pub fn begin(&self, account: &str, source: IpAddr, now: Boot) -> Result<(), Span> {
@@ -113,6 +192,11 @@ fn count<K: Ord + Clone>(table: &mut BTreeMap<K, Tries>, key: K, free: u32, now:
     }
 }
 
+/// From one moment to a later one; zero where it is not later.
+fn span(from: Wall, to: Wall) -> Span {
+    Span::from_millis(u64::try_from(to.as_millis().saturating_sub(from.as_millis())).unwrap_or(0))
+}
+
 /// What one customer of a network has: an IPv4 address, or the first 64 bits of an IPv6 one.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -179,6 +263,31 @@ mod tests {
         let tried = (0..100).filter(|name| guess(format!("n{name}"), six(*name))).count();
         assert!(guard.admit(away(1), now).is_ok() && guard.admit(HOME, now).is_err());
         assert_eq!(tried, 30);
+    }
+
+    #[test]
+    fn a_restart_makes_nobody_wait_less_and_a_set_clock_nobody_longer_than_the_longest_wait() {
+        let at = |mono: u64, wall: i64| Now { mono: Boot(mono), wall: Wall::from_millis(wall) };
+        let guard = Guard::default();
+        let before = at(1_000_000, 50_000_000);
+        for _ in 0..6 {
+            // Each is let in, whatever it had to wait for.
+            count(&mut guard.0.lock().expect("not poisoned").accounts, "alice".to_owned(), ACCOUNT_FREE, before.mono);
+        }
+        guard.wrong_from(HOME, before.mono);
+        let kept = guard.keep(Some("alice"), HOME, before);
+        assert_eq!(kept.len(), 2);
+        // Ten seconds later, on a machine that was booted meanwhile.
+        let after = at(4_000, 50_010_000);
+        let resumed = Guard::resume(kept.clone(), after);
+        assert_eq!(resumed.begin("alice", HOME, after.mono), Err(Span::from_secs(20)));
+        assert_eq!(resumed.begin("bob", HOME, after.mono), Ok(()));
+        for (who, _) in &kept {
+            let (kind, id) = who.key();
+            assert_eq!(Who::of(kind, &id).as_ref(), Some(who));
+        }
+        let set_back = Guard::resume(kept, at(4_000, 0));
+        assert_eq!(set_back.begin("alice", HOME, Boot(4_000)), Err(LONGEST_WAIT));
     }
 
     #[test]

@@ -13,12 +13,14 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
 use thinlane_model::{Login, Span, Wall};
-use thinlane_session::{Actor, LockTarget, Note};
+use thinlane_session::{Actor, Note};
 use thinlane_wire::api::{ErrorBody, ErrorCode, LogIn, Schema, Setup, SetupStarted, Token};
 use zeroize::Zeroizing;
 
+use crate::api::error::refused;
 use crate::core::{Core, Credential, Hashed, Step};
 use guard::{Guard, Wrong};
+pub use guard::{Kept, Who};
 use password::Passwords;
 use totp::Verdict;
 
@@ -56,8 +58,10 @@ pub enum SetupAnswer {
 }
 
 impl Auth {
-    pub fn new(core: Core) -> Self {
-        Self { core, guard: Guard::default(), passwords: Passwords::default(), pending: Mutex::default() }
+    /// `kept` are the wrong tries of before the restart.
+    pub fn new(core: Core, kept: Vec<(Who, Kept)>) -> Self {
+        let guard = Guard::resume(kept, crate::clock::now());
+        Self { core, guard, passwords: Passwords::default(), pending: Mutex::default() }
     }
 
     /// `POST /login`.
@@ -156,9 +160,11 @@ impl Auth {
         self.guard.admit(source, crate::clock::mono()).map_err(too_many)
     }
 
-    /// The code was wrong.
-    pub fn enrolment_failed(&self, source: IpAddr) {
-        self.guard.wrong_from(source, crate::clock::mono());
+    /// The code was wrong; what must be kept of that.
+    pub fn enrolment_failed(&self, source: IpAddr) -> Vec<(Who, Kept)> {
+        let now = crate::clock::now();
+        self.guard.wrong_from(source, now.mono);
+        self.guard.keep(None, source, now)
     }
 
     fn begin(&self, user: &Login, source: IpAddr) -> Result<(), ErrorBody> {
@@ -167,11 +173,13 @@ impl Auth {
 
     /// Logs a wrong try; the one answer to all of them.
     async fn wrong(&self, user: &Login, source: IpAddr, why: &'static str) -> ErrorBody {
-        let mono = crate::clock::mono();
-        self.guard.wrong_from(source, mono);
-        let state = self.guard.state(user.as_str(), mono);
+        let now = crate::clock::now();
+        self.guard.wrong_from(source, now.mono);
+        let state = self.guard.state(user.as_str(), now.mono);
+        let kept = self.guard.keep(Some(user.as_str()), source, now);
         let login = user.clone();
         let logged = self.core.write(move |step| {
+            step.keep_tries(&kept);
             let (now, address) = (step.now().wall, source.to_string());
             let failed = Note::LogInFailed { login: login.to_string(), address: address.clone(), why: why.to_owned() };
             step.note(&Actor::System, failed)?;
@@ -220,8 +228,9 @@ fn finish_log_in(
         return Ok(LogInEnd::Wrong);
     }
     match spend_code(&mut credential, typed, step.now().wall) {
-        Verdict::Right { .. } => {}
+        Verdict::Right { .. } => step.forget_tries(login),
         Verdict::Used { next_in } => {
+            step.forget_tries(login);
             let failed = Note::LogInFailed {
                 login: login.to_string(),
                 address: source.to_string(),
@@ -291,6 +300,7 @@ fn finish_set_up(
         setup: None,
     };
     step.put_credential(login, credential);
+    step.forget_tries(login);
     step.note(&Actor::Person(login.clone()), Note::SetUp { login: login.clone(), address: source.to_string() })?;
     token(step, login)
 }
@@ -304,22 +314,12 @@ fn has_setup_code(credential: Option<&Credential>, typed: &str) -> bool {
 }
 
 /// Whether the person may be here at all now.
-pub fn usable(step: &Step<'_>, login: &Login) -> Result<(), ErrorBody> {
+fn usable(step: &Step<'_>, login: &Login) -> Result<(), ErrorBody> {
     let world = step.world();
     let Some(person) = world.person(login) else {
         return Err(ErrorBody::new(ErrorCode::AuthenticationFailed, "wrong login, password or code"));
     };
-    let locks = [Some(LockTarget::User(login.clone())), person.org.clone().map(LockTarget::Org)];
-    if let Some(lock) = locks.iter().flatten().find_map(|target| world.lock_of(target)) {
-        return Err(ErrorBody::new(ErrorCode::Locked, format!("{} is locked: {}", lock.target, lock.reason))
-            .next("ask ops to unlock it"));
-    }
-    if let Some(until) = person.until.filter(|until| *until <= step.now().wall) {
-        return Err(
-            ErrorBody::new(ErrorCode::Locked, format!("the account of {login} ended at {until}")).next("ask an admin")
-        );
-    }
-    Ok(())
+    world.standing(person, step.now().wall).map_err(|refusal| refused(&refusal))
 }
 
 fn token(step: &mut Step<'_>, login: &Login) -> Result<Token, ErrorBody> {

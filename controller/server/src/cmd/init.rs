@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use thinlane_model::{Endpoint, Login, Role, Wall};
 use thinlane_policy::PolicyState;
@@ -47,10 +47,16 @@ pub fn init(args: Init, json: bool) -> Result<()> {
     let now = crate::clock::wall();
     let policies = match &args.policies {
         Some(path) => {
-            let path =
-                path.canonicalize().with_context(|| format!("there is no policy directory {}", path.display()))?;
-            policies::read(&path)?;
-            path
+            policies::read_some(path)?;
+            if let PolicyState::Invalid(errors) = policies::load(path) {
+                let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+                bail!(
+                    "the policy is invalid:\n{}\nnothing was made (next: mend it; `thinlane-controller policy check {}` says when it is right)",
+                    lines.join("\n"),
+                    path.display()
+                );
+            }
+            path.canonicalize().with_context(|| format!("cannot use {}", path.display()))?
         }
         None => PathBuf::from("policies"),
     };

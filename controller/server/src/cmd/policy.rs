@@ -30,17 +30,17 @@ pub enum Policy {
     Explain {
         #[command(flatten)]
         dir: Dir,
-        #[arg(long, value_name = "LOGIN")]
+        #[arg(long, value_name = "LOGIN", env = "THINLANE_WHO")]
         who: Login,
-        #[arg(long, value_name = "ASSET")]
+        #[arg(long, value_name = "ASSET", env = "THINLANE_ASSET")]
         asset: AssetName,
-        #[arg(long, value_name = "TASK")]
+        #[arg(long, value_name = "TASK", env = "THINLANE_TASK")]
         task: TaskName,
         /// How long; the task's default without it.
-        #[arg(long = "for", value_name = "DURATION")]
+        #[arg(long = "for", value_name = "DURATION", env = "THINLANE_FOR")]
         time: Option<Span>,
         /// As if it were this moment (RFC 3339).
-        #[arg(long, value_name = "RFC3339")]
+        #[arg(long, value_name = "RFC3339", env = "THINLANE_AT")]
         at: Option<Wall>,
     },
 }
@@ -56,7 +56,7 @@ pub fn policy(command: Policy, json: bool) -> Result<Exit> {
 }
 
 fn load(dir: &Path) -> Result<Result<Rules, Vec<String>>> {
-    let files = policies::read(dir)?;
+    let files = policies::read_some(dir)?;
     Ok(Rules::load(&files).map_err(|errors| errors.iter().map(ToString::to_string).collect()))
 }
 
@@ -88,6 +88,19 @@ fn check(dir: &Path, json: bool) -> Result<Exit> {
     Ok(if errors.is_empty() { Exit::Done } else { Exit::Failure })
 }
 
+/// The first of what there is: the name that was meant is often among them.
+fn known<T: std::fmt::Display>(all: impl Iterator<Item = T>) -> String {
+    const SHOWN: usize = 8;
+    let mut names: Vec<String> = all.take(SHOWN + 1).map(|name| name.to_string()).collect();
+    if names.is_empty() {
+        return "there is none yet".to_owned();
+    }
+    if names.len() > SHOWN {
+        names[SHOWN] = "..".to_owned();
+    }
+    format!("there is {}", names.join(", "))
+}
+
 fn plural(errors: usize) -> String {
     if errors == 1 { "this line".to_owned() } else { format!("these {errors} lines") }
 }
@@ -95,7 +108,12 @@ fn plural(errors: usize) -> String {
 fn test(dir: &Path, json: bool) -> Result<Exit> {
     let policy = match load(dir)? {
         Ok(policy) => policy,
-        Err(errors) => bail!("the policy is invalid:\n{}", errors.join("\n")),
+        Err(errors) => bail!(
+            "the policy is invalid:\n{} (next: mend {}, then `thinlane-controller policy check {}`)",
+            errors.join("\n"),
+            plural(errors.len()),
+            dir.display()
+        ),
     };
     let files = policies::read_cases(dir)?;
     if files.is_empty() {
@@ -152,7 +170,12 @@ fn explain(
     let config = Config::load(&crate::dir::Dir::new(dir))?;
     let policy = match load(&config.policy_dir(dir))? {
         Ok(policy) => policy,
-        Err(errors) => bail!("the policy is invalid, so everything is denied:\n{}", errors.join("\n")),
+        Err(errors) => bail!(
+            "the policy is invalid, so everything is denied:\n{} (next: mend {} in {})",
+            errors.join("\n"),
+            plural(errors.len()),
+            config.policy_dir(dir).display()
+        ),
     };
     let rows = Reader::open(dir)?.rows()?;
     let rows: Vec<_> = rows
@@ -160,8 +183,12 @@ fn explain(
         .map(|row| Ok((row.kind.parse::<RowKind>()?, row.id, row.doc)))
         .collect::<Result<_, thinlane_session::RowError>>()?;
     let world = World::from_rows(rows)?;
-    let Some(person) = world.person(who) else { bail!("no user {who}") };
-    let Some(asset) = world.asset(asset) else { bail!("no asset {asset}") };
+    let Some(person) = world.person(who) else {
+        bail!("no user {who}; {} (next: `thinlane user ls`)", known(world.people().map(|person| &person.login)))
+    };
+    let Some(asset) = world.asset(asset) else {
+        bail!("no asset {asset}; {} (next: `thinlane asset ls`)", known(world.assets().map(|asset| &asset.asset)))
+    };
     let decision = policy.decide(&World::ask(person, asset, task, time, at));
     let verdict = if decision.is_permit() { "permit" } else { "deny" };
     let rules: Vec<String> = decision.rules.iter().map(ToString::to_string).collect();

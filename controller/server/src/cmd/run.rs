@@ -95,6 +95,7 @@ async fn serve(dir: Dir, config: Config) -> Result<()> {
     let policy = policies::load(&config.policy_dir(dir.path()));
     report_policy(&policy);
     let state = State::load(store, policy, pools(&config)?, config.relay_public.clone())?;
+    let tries = state.kept_tries()?;
     let (handle, executor) = (relay.handle(), channels.clone());
     let (core, mut writer) = Core::start(state, |core| Shell::new(core, handle, executor))?;
     core.write_surely(|step| {
@@ -108,7 +109,7 @@ async fn serve(dir: Dir, config: Config) -> Result<()> {
     let (listening, relaying) = (listener.local_addr()?, relay.local_addr());
     let fingerprint = ca.fingerprint();
     let app = App::new(Inner {
-        auth: Auth::new(core.clone()),
+        auth: Auth::new(core.clone(), tries),
         core: core.clone(),
         ca: ca.clone(),
         channels: channels.clone(),

@@ -18,7 +18,7 @@ mod writer;
 pub use credential::{Credential, Hashed};
 pub use shell::{Live, Shell};
 pub use state::{State, Step};
-pub use tokens::Tokens;
+pub use tokens::{Ended, Token, Tokens, Why};
 
 use std::sync::Arc;
 

@@ -5,15 +5,17 @@ use std::collections::BTreeMap;
 use thinlane_model::{Endpoint, Login, Now};
 use thinlane_policy::PolicyState;
 use thinlane_session::{
-    Actor, Answer, Command, Context, Entry, Event, LockTarget, Note, Observation, Pools, Refusal, RowKind, World,
+    Actor, Answer, Command, Context, Decided, Entry, Event, LockTarget, Note, Observation, Pools, Refusal, Refused,
+    RowKind, World,
 };
 use thinlane_store::{RowChange, SecretChange, Store, Tx};
 use thinlane_tlog::canonical;
 use thinlane_wire::api::{ErrorBody, ErrorCode};
 
 use super::credential::{Credential, KIND_CREDENTIAL};
-use super::tokens::{KIND_TOKEN, Tokens};
-use crate::api::error::refused;
+use super::tokens::{Ended, KIND_TOKEN, Token, Tokens, Why};
+use crate::api::error::refused as refused_words;
+use crate::auth::{Kept, Who};
 
 /// The state: what is stored, and what a restart forgets.
 pub struct State {
@@ -74,6 +76,17 @@ impl State {
     /// A person's password hash, second factor and codes.
     pub fn credential(&self, login: &Login) -> Option<&Credential> {
         self.credentials.get(login)
+    }
+
+    /// Wrong tries that were kept over a restart.
+    pub fn kept_tries(&self) -> anyhow::Result<Vec<(Who, Kept)>> {
+        let mut tries = Vec::new();
+        for kind in Who::KINDS {
+            for row in self.store.secrets(kind)? {
+                tries.extend(Who::of(kind, &row.id).map(|who| Ok((who, serde_json::from_str(&row.doc)?))));
+            }
+        }
+        tries.into_iter().collect()
     }
 
     pub(super) fn broken(&self) -> Option<String> {
@@ -160,21 +173,23 @@ impl<'a> Step<'a> {
 
     /// Decides a command and applies what follows; a refusal is in the API's words.
     pub fn command(&mut self, actor: &Actor, command: Command) -> Result<Answer, ErrorBody> {
-        self.decide(actor, command)?.map_err(|refusal| refused(&refusal))
+        self.decide(actor, command)?.map_err(|refusal| refused_words(&refusal))
+    }
+
+    /// Decides a command without doing it: why it would be refused. A refused attempt is logged all the same.
+    pub fn consider(&mut self, actor: &Actor, command: Command) -> Result<(), ErrorBody> {
+        match self.look_at(actor, command) {
+            Ok(_) => Ok(()),
+            Err(refused) => {
+                self.apply(actor, refused.events)?;
+                Err(refused_words(&refused.refusal))
+            }
+        }
     }
 
     /// Decides a command and applies what follows, also what the log says of a refused attempt.
     pub fn decide(&mut self, actor: &Actor, command: Command) -> Result<Result<Answer, Refusal>, ErrorBody> {
-        let mut random = |to: &mut [u8]| getrandom::fill(to).expect("the kernel gives randomness once it has booted");
-        let state = &mut *self.state;
-        let mut context = Context {
-            now: self.now,
-            policy: &state.policy,
-            relay: Some(&state.relay),
-            pools: state.pools,
-            random: &mut random,
-        };
-        match state.world.decide(actor, command, &mut context) {
+        match self.look_at(actor, command) {
             Ok(decided) => {
                 self.apply(actor, decided.events)?;
                 Ok(Ok(decided.answer))
@@ -184,6 +199,19 @@ impl<'a> Step<'a> {
                 Ok(Err(refused.refusal))
             }
         }
+    }
+
+    fn look_at(&mut self, actor: &Actor, command: Command) -> Result<Decided, Refused> {
+        let mut random = |to: &mut [u8]| getrandom::fill(to).expect("the kernel gives randomness once it has booted");
+        let state = &mut *self.state;
+        let mut context = Context {
+            now: self.now,
+            policy: &state.policy,
+            relay: Some(&state.relay),
+            pools: state.pools,
+            random: &mut random,
+        };
+        state.world.decide(actor, command, &mut context)
     }
 
     /// Logs something that happened outside the world.
@@ -210,13 +238,13 @@ impl<'a> Step<'a> {
     /// Whoever is locked, reset or logged out loses every token in the same transaction.
     fn end_tokens(&mut self, event: &Event) {
         match event {
-            Event::UserReset { login } => self.drop_tokens_of(login.clone()),
+            Event::UserReset { login } => self.end_tokens_of(login, Why::Reset),
             Event::LockSet { lock } => match &lock.target {
-                LockTarget::User(login) => self.drop_tokens_of(login.clone()),
+                LockTarget::User(login) => self.end_tokens_of(login, Why::Locked),
                 LockTarget::Org(org) => {
                     let people = self.state.world.people().filter(|person| person.org.as_ref() == Some(org));
                     let people: Vec<Login> = people.map(|person| person.login.clone()).collect();
-                    people.into_iter().for_each(|login| self.drop_tokens_of(login));
+                    people.iter().for_each(|login| self.end_tokens_of(login, Why::Locked));
                 }
                 LockTarget::Site(_) | LockTarget::Asset(_) => {}
             },
@@ -259,27 +287,46 @@ impl<'a> Step<'a> {
         self.state.credentials.insert(login.clone(), credential);
     }
 
+    /// Keeps wrong tries over a restart.
+    pub fn keep_tries(&mut self, tries: &[(Who, Kept)]) {
+        for (who, kept) in tries {
+            let doc = serde_json::to_string(kept).expect("numbers and moments");
+            let (kind, id) = who.key();
+            self.put_secret(kind, id, Some(doc), Some(kept.forgotten().as_millis()));
+        }
+    }
+
+    /// Forgets the wrong tries of an account.
+    pub fn forget_tries(&mut self, login: &Login) {
+        let (kind, id) = Who::Account(login.to_string()).key();
+        self.put_secret(kind, id, None, None);
+    }
+
     /// Makes a token for a person; its text is nowhere else.
     pub fn issue_token(&mut self, login: &Login) -> anyhow::Result<(zeroize::Zeroizing<String>, thinlane_model::Wall)> {
         let (text, id, token) = Tokens::make(login, self.now.wall)?;
-        let doc = serde_json::to_string(&token).expect("a token's record is texts and numbers");
         let expires = token.expires;
-        self.put_secret(KIND_TOKEN, id.clone(), Some(doc), Some(expires.as_millis()));
+        self.put_token(id.clone(), &token);
         self.state.tokens.put(id, token);
         Ok((text, expires))
     }
 
     /// Ends one token, by its id.
-    pub fn drop_token(&mut self, id: String) {
-        self.state.tokens.remove(&id);
-        self.put_secret(KIND_TOKEN, id, None, None);
+    pub fn end_token(&mut self, id: String, why: Why) {
+        if let Some(token) = self.state.tokens.end(&id, Ended { at: self.now.wall, why }) {
+            self.put_token(id, &token);
+        }
     }
 
-    /// Ends all tokens of a person.
-    pub fn drop_tokens_of(&mut self, login: Login) {
-        for id in self.state.tokens.of(&login) {
-            self.drop_token(id);
+    fn end_tokens_of(&mut self, login: &Login, why: Why) {
+        for id in self.state.tokens.of(login) {
+            self.end_token(id, why);
         }
+    }
+
+    fn put_token(&mut self, id: String, token: &Token) {
+        let doc = serde_json::to_string(token).expect("a token's record is texts and numbers");
+        self.put_secret(KIND_TOKEN, id, Some(doc), Some(token.forgotten().as_millis()));
     }
 
     fn put_secret(&mut self, kind: &str, id: String, doc: Option<String>, expires: Option<i64>) {

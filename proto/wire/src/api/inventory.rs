@@ -86,6 +86,9 @@ pub struct NewAsset {
 #[serde(deny_unknown_fields)]
 pub struct ImportAssets {
     pub assets: Vec<NewAsset>,
+    /// Add nothing, only say what is wrong with them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub check: bool,
 }
 
 /// A device.
