@@ -9,6 +9,7 @@ use reqwest::Url;
 
 use crate::api::parse_url;
 use crate::cmd::{account, asset, audit, down, lane, lock, request, session, site, system, task, tui, user};
+use crate::lane::child;
 use crate::secret::Source;
 
 /// Opens one lane to one device: this person, this port, this half hour.
@@ -114,6 +115,9 @@ pub enum Command {
     /// Holds the lane of an approved request; started by `up`
     #[command(hide = true)]
     Hold(lane::Hold),
+    /// Becomes the command inside a lane; started by `connect`
+    #[command(hide = true)]
+    Inside(child::Inside),
 }
 
 /// Reads the command line; each flag that is not given counts as given where `THINLANE_<FLAG>` is set.
@@ -215,6 +219,10 @@ mod tests {
             "unlock lock_7k2m9q4x",
             "audit tail -f",
             "audit verify --dir /var/lib/thinlane",
+            "audit verify --dir D --checkpoint F --checkpoint G",
+            "audit checkpoint",
+            "audit show ses_7k2m9q4x",
+            "audit show req_7k2m --dir /var/lib/thinlane --json",
             "tui",
             "tui --once --json",
             "tui --once --view requests --filter acme",
@@ -237,11 +245,16 @@ mod tests {
             "asset add rtu-7 --site north --address 192.168.1.300 --type rtu",
             "user add bob --name Bob --role king",
             "lock user bob",
+            "lock user bob --reason=",
+            "request create rtu-7 --task x --reason=",
+            "session kill ses_7k2m9q4x --reason=",
+            "connect rtu-7 --task x --reason=",
             "up req_7k2m9q4x --config-out F --iface x",
             "connect rtu-7 --forward --iface x",
             "connect rtu-7 --forward 0",
             "connect --forward rtu-7",
             "login http://hq",
+            "audit verify --checkpoint F",
         ] {
             assert!(!parses(line), "{line}");
         }

@@ -38,6 +38,12 @@ fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    // Before files, threads and logs: nothing of ours may be left in what it becomes.
+    if let args::Command::Inside(inside) = &cli.command {
+        let failure = lane::child::become_command(inside);
+        Out::new(cli.global.json, cli.global.quiet).failure(&failure);
+        return ExitCode::from(failure.exit.code());
+    }
     let filter = EnvFilter::try_from_env("THINLANE_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 

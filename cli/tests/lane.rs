@@ -194,6 +194,24 @@ fn what_a_kill_9_leaves_is_found_removed_and_released_by_the_next_call() {
 }
 
 #[test]
+fn a_command_dies_with_whoever_holds_its_lane_also_after_kill_9() {
+    let site = Site::start(MINUTE, Manner::Answers);
+    let person = site.engineer();
+    let script = "echo $$ > $0; trap '' TERM HUP INT; while :; do sleep 0.1; done";
+    let file = person.home().join("pid");
+    let mut child =
+        begin(&person, &["connect", "rtu-7", "--json", "--", "bash", "-c", script, &file.to_string_lossy()]);
+    let pid = || std::fs::read_to_string(&file).ok().and_then(|text| text.trim().parse::<i32>().ok());
+    eventually("the command runs", || pid().is_some());
+    let pid = pid().expect("an id");
+    let runs = || kill(Pid::from_raw(pid), None).is_ok();
+    assert!(runs());
+    signal(&child, Signal::SIGKILL);
+    child.wait().expect("the program");
+    eventually("the command is gone", || !runs());
+}
+
+#[test]
 fn a_new_connect_also_tidies_up_after_a_kill_9() {
     let site = Site::start(MINUTE, Manner::Answers);
     let person = site.engineer();
@@ -255,6 +273,7 @@ fn a_configuration_for_a_stock_client_is_written_0600_and_makes_no_interface() {
     let (code, _, stderr) = person.says(&["down", SESSION]);
     assert_eq!(code, 0, "{stderr}");
     assert!(site.was_released() && person.lane_files().is_empty());
+    assert!(!file.exists() && stderr.contains("removed"), "its key opens nothing any more: {stderr}");
 }
 
 #[test]

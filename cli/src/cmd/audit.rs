@@ -1,16 +1,23 @@
-//! The transparency log: reading along, and verifying it here or on the controller.
+//! The transparency log: reading along, telling one session's story, and verifying it here or on the controller.
 
+mod story;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueHint};
-use thinlane_wire::api::{AuditProblem, AuditReport, List, LogEntry, Schema};
+use thinlane_model::RequestId;
+use thinlane_wire::api::{AuditProblem, AuditReport, CheckpointView, List, LogEntry, RequestView, Schema, SessionView};
 
-use crate::api::paths::query;
+use crate::api::paths::{item, query};
 use crate::context::Context;
 use crate::failure::{Exit, Failure, Result, plain};
+use crate::home::read_bounded;
 use crate::out::{clean, text, time};
 
+/// Entries of one story.
+const MOST_SHOWN: usize = 1000;
 /// How long the controller holds an answer back while nothing is logged.
 const HELD: u64 = 30;
 
@@ -19,6 +26,18 @@ const HELD: u64 = 30;
 pub enum Audit {
     /// Show the newest entries
     Tail(Tail),
+    /// Tell everything that the log says of one session, in sentences
+    ///
+    /// With --dir it reads a controller's directory, or a copy of one, offline and without log-in, and verifies it as
+    /// well (exit code 7 when something does not fit). With --json it prints the entries themselves, one a line.
+    Show {
+        /// A session or a request, or the beginning of its id
+        #[arg(value_name = "SES|REQ")]
+        what: String,
+        /// A controller's directory, or a copy of one
+        #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+        dir: Option<PathBuf>,
+    },
     /// Recompute the log's tree and compare it with everything that was signed
     ///
     /// Asks the controller; with --dir it reads a controller's directory, or a copy of one, offline and without
@@ -27,7 +46,12 @@ pub enum Audit {
         /// A controller's directory, or a copy of one
         #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
         dir: Option<PathBuf>,
+        /// A checkpoint that was kept elsewhere: the log must hold everything that it held then; may be repeated
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "dir")]
+        checkpoint: Vec<PathBuf>,
     },
+    /// Print the newest signed checkpoint, to be kept where nobody who runs the controller can reach it
+    Checkpoint,
 }
 
 #[derive(Args)]
@@ -43,15 +67,117 @@ pub struct Tail {
 pub async fn run(context: &Context, command: Audit) -> Result<()> {
     match command {
         Audit::Tail(args) => tail(context, args).await,
-        Audit::Verify { dir: None } => {
+        Audit::Show { what, dir: None } => show(context, &what).await,
+        Audit::Show { what, dir: Some(dir) } => show_offline(context, &what, &dir),
+        Audit::Checkpoint => {
+            let view: CheckpointView = context.client()?.get("/audit/checkpoint").await?;
+            context.out.show(&view, |view| view.note.trim_end().to_owned())
+        }
+        Audit::Verify { dir: None, .. } => {
             let report: AuditReport = context.client()?.get_waiting("/audit/verify", Duration::from_secs(600)).await?;
             judge(context, &report, "the controller's log")
         }
-        Audit::Verify { dir: Some(dir) } => {
-            let report = verify(&dir)?;
+        Audit::Verify { dir: Some(dir), checkpoint } => {
+            let report = verify(&dir, kept(&checkpoint)?)?;
             judge(context, &report, &dir.display().to_string())
         }
     }
+}
+
+async fn show(context: &Context, what: &str) -> Result<()> {
+    let client = context.client()?;
+    // The controller finds the whole id, and what belongs to it.
+    let (request, session) = if what.starts_with(RequestId::PREFIX) {
+        let view: RequestView = client.get(&item("requests", what)).await?;
+        (view.id, view.session)
+    } else {
+        let view: SessionView = client.get(&item("sessions", what)).await?;
+        (view.request, Some(view.id))
+    };
+    let ids = [Some(request.to_string()), session.map(|session| session.to_string())];
+    let mut entries: BTreeMap<u64, LogEntry> = BTreeMap::new();
+    for id in ids.into_iter().flatten() {
+        let found: List<LogEntry> = client.get(&query("/audit/entries", &[("about", Some(id))])).await?;
+        entries.extend(found.items.into_iter().map(|entry| (entry.index, entry)));
+    }
+    tell(context, &entries.into_values().collect::<Vec<_>>(), &[])?;
+    context.out.hint("whether all of it is as it was signed, says: thinlane audit verify");
+    Ok(())
+}
+
+fn show_offline(context: &Context, what: &str, dir: &Path) -> Result<()> {
+    let report = verify(dir, Vec::new())?;
+    tell(context, &find(dir, what)?, &report.problems)?;
+    if report.ok {
+        context.out.hint(&format!("the log of {} entries is as it was signed", report.entries));
+        return Ok(());
+    }
+    Err(unsound(&report, &dir.display().to_string()))
+}
+
+/// The entries of the one session or request that `what` begins, from a directory.
+fn find(dir: &Path, what: &str) -> Result<Vec<LogEntry>> {
+    const PAGE: usize = 1000;
+    let unreadable =
+        |error: &dyn std::fmt::Display| Failure::failed(format!("{} cannot be read: {}", dir.display(), plain(&error)));
+    let reader = thinlane_store::Reader::open(dir).map_err(|error| unreadable(&error))?;
+    let each = |look: &mut dyn FnMut(LogEntry)| -> Result<()> {
+        let mut from = 0;
+        loop {
+            let page = reader.entries(from, PAGE).map_err(|error| unreadable(&error))?;
+            let Some(last) = page.last().map(|entry| entry.index) else { return Ok(()) };
+            page.into_iter().for_each(|entry| look(entry.into()));
+            from = last + 1;
+        }
+    };
+    let begins = |id: &str| {
+        let short = id.split_once('_').map_or(id, |(_, short)| short);
+        !what.is_empty() && (id.starts_with(what) || short.starts_with(what))
+    };
+    // Every session by its request, so that either name leads to both.
+    let mut found: BTreeMap<String, Option<String>> = BTreeMap::new();
+    each(&mut |entry| {
+        let id = |thing: &str, name: &str| entry.entry[thing][name].as_str().unwrap_or_default().to_owned();
+        let (request, session) = match entry.kind.as_str() {
+            "request.created" => (id("request", "id"), None),
+            "grant.issued" => (id("session", "request"), Some(id("session", "id"))),
+            _ => return,
+        };
+        if begins(&request) || session.as_deref().is_some_and(begins) {
+            let known = found.entry(request).or_default();
+            *known = session.or(known.take());
+        }
+    })?;
+    let names = |(request, session): (&String, &Option<String>)| session.clone().unwrap_or_else(|| request.clone());
+    let (request, session) = match (found.len(), found.iter().next()) {
+        (1, Some(one)) => one,
+        (0, _) | (_, None) => {
+            return Err(Failure::failed(format!("the log in {} knows no session or request {what}", dir.display()))
+                .next("give the id as it stands in a report, or its beginning: ses_7k2m9q4x"));
+        }
+        _ => {
+            let all = text::joined(found.iter().take(8).map(names));
+            return Err(Failure::usage(format!("{what} may be any of {all}")).next("give more of its id"));
+        }
+    };
+    let needles: Vec<String> =
+        [Some(request), session.as_ref()].into_iter().flatten().map(|id| format!("\"{id}\"")).collect();
+    let mut entries = Vec::new();
+    each(&mut |entry| {
+        let shown = entry.entry.to_string();
+        if entries.len() < MOST_SHOWN && needles.iter().any(|needle| shown.contains(needle)) {
+            entries.push(entry);
+        }
+    })?;
+    Ok(entries)
+}
+
+fn tell(context: &Context, entries: &[LogEntry], doubts: &[AuditProblem]) -> Result<()> {
+    let out = context.out;
+    if out.json {
+        return entries.iter().try_for_each(|entry| out.object(entry));
+    }
+    out.line(story::tell(entries, doubts).trim_end())
 }
 
 async fn tail(context: &Context, args: Tail) -> Result<()> {
@@ -123,44 +249,51 @@ fn judge(context: &Context, report: &AuditReport, what: &str) -> Result<()> {
     if report.ok {
         return Ok(());
     }
+    Err(unsound(report, what))
+}
+
+/// The failure of a log that is not what was signed.
+fn unsound(report: &AuditReport, what: &str) -> Failure {
     let first = report.problems.first().map_or("it does not say what".to_owned(), |problem| problem.message.clone());
-    Err(Failure::new(
+    Failure::new(
         Exit::Verification,
         format!(
             "{what} is not what was signed: {} found, the first: {first}",
             text::count(report.problems.len() as u64, "problem")
         ),
     )
-    .next("keep the directory as it is, and compare with a backup: thinlane audit verify --dir COPY"))
+    .next("keep the directory as it is, and compare with a backup: thinlane audit verify --dir COPY")
+}
+
+/// Checkpoints that somebody kept, each with the name of its file.
+fn kept(files: &[PathBuf]) -> Result<Vec<(String, String)>> {
+    const LARGEST: u64 = 64 * 1024;
+    let read = |file: &PathBuf| {
+        let name = file.display().to_string();
+        let next = "give a file that `thinlane audit checkpoint` printed";
+        match read_bounded(file, LARGEST).map_err(|failure| failure.next(next))? {
+            Some(note) => Ok((name, note)),
+            None => Err(Failure::failed(format!("--checkpoint: {name} does not exist")).next(next)),
+        }
+    };
+    files.iter().map(read).collect()
 }
 
 /// Verifies a directory offline: entries, checkpoints, and the state rebuilt from the entries.
-fn verify(dir: &Path) -> Result<AuditReport> {
+fn verify(dir: &Path, remembered: Vec<(String, String)>) -> Result<AuditReport> {
     let database = dir.join(thinlane_store::DATABASE);
     if let Err(error) = std::fs::File::open(&database) {
         return Err(Failure::failed(format!("{} cannot be read: {}", database.display(), plain(&error)))
             .next("name a controller's directory, or a copy of one, that you may read"));
     }
-    let found = thinlane_store::verify(dir, Vec::new()).map_err(|error| {
-        Failure::new(Exit::Verification, format!("{} cannot be verified: {}", dir.display(), plain(&error)))
+    let found = thinlane_store::verify(dir, remembered).map_err(|error| {
+        let why = plain(&error);
+        // The store's next step is for whoever runs the controller, ours for whoever looks.
+        let why = why.split_once(" (next: ").map_or(why.as_str(), |(why, _)| why);
+        Failure::new(Exit::Verification, format!("{} cannot be verified: {why}", dir.display()))
             .next("compare with a backup: thinlane audit verify --dir COPY")
     })?;
-    Ok(AuditReport {
-        schema: Schema,
-        ok: found.is_sound(),
-        entries: found.entries,
-        root: data_encoding::HEXLOWER.encode(&found.root.0),
-        checkpoints: found.checkpoints,
-        problems: found
-            .problems
-            .into_iter()
-            .map(|problem| AuditProblem {
-                kind: problem.kind.to_owned(),
-                index: problem.index,
-                message: problem.message,
-            })
-            .collect(),
-    })
+    Ok(found.into())
 }
 
 #[cfg(test)]
@@ -192,11 +325,11 @@ mod tests {
     #[test]
     fn a_directory_without_a_database_is_named_and_a_ruined_one_has_failed() {
         let dir = tempfile::tempdir().expect("a directory");
-        let failure = verify(dir.path()).expect_err("nothing there");
+        let failure = verify(dir.path(), Vec::new()).expect_err("nothing there");
         assert!(failure.message.contains(&dir.path().display().to_string()), "{}", failure.message);
         assert_eq!(failure.exit, Exit::Failure);
         std::fs::write(dir.path().join(thinlane_store::DATABASE), "ruined").expect("written");
-        let failure = verify(dir.path()).expect_err("ruined");
+        let failure = verify(dir.path(), Vec::new()).expect_err("ruined");
         assert_eq!(failure.exit, Exit::Verification);
         assert!(!failure.message.contains("os error"), "{}", failure.message);
     }

@@ -121,9 +121,7 @@ async fn release_exported(context: &Context, client: &Client, lane: &LaneFile) -
         },
     };
     lane.remove(&context.home);
-    if let Some(config) = &lane.config {
-        context.out.hint(&format!("{} is of no use any more", config.display()));
-    }
+    leftovers::take_config_away(context, lane);
     tell(context, lane, view.as_ref())
 }
 

@@ -12,7 +12,7 @@ use thinlane_model::{RequestId, Span, TaskName};
 use thinlane_wire::api::{AssetView, RequestView};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
-use super::parse_span;
+use super::{parse_span, parse_words};
 use crate::api::Client;
 use crate::api::paths::item;
 use crate::context::Context;
@@ -21,7 +21,7 @@ use crate::lane::conf::Conf;
 use crate::lane::forward::{self, LocalPort};
 use crate::lane::plan::{self, Target, Wish};
 use crate::lane::run::{self, Plan};
-use crate::lane::state::{Holder, LaneFile};
+use crate::lane::state::{CONFIG_TITLE, Holder, LaneFile};
 use crate::lane::{LaneEvent, Reporter, Signals, activate, child, leftovers, preflight};
 
 /// How long the background process may take until its lane is up: more than the way up takes at most.
@@ -72,7 +72,7 @@ struct WishArgs {
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_span, env = "THINLANE_FOR")]
     duration: Option<Span>,
     /// Why; the approver reads it
-    #[arg(long, env = "THINLANE_REASON")]
+    #[arg(long, value_parser = parse_words, env = "THINLANE_REASON")]
     reason: Option<String>,
     /// The work order behind it
     #[arg(long, value_name = "ID", env = "THINLANE_TICKET")]
@@ -250,7 +250,9 @@ async fn ask(
     match signals.or(Box::pin(work)).await {
         Ok(asked) => asked,
         Err(signal) => {
-            context.out.hint("stopped; a request that waits stays open: thinlane request ls");
+            context.out.hint(
+                "stopped; a request that waits stays open (thinlane request ls); thinlane connect REQ goes on with it",
+            );
             Err(Failure::silent(signal.exit()))
         }
     }
@@ -265,7 +267,7 @@ fn ended(exit: Exit) -> Result<()> {
 
 /// Finds out before a request is used whether its configuration could be written.
 fn check_writable(context: &Context, file: &Path) -> Result<()> {
-    crate::home::check_output("--config-out", file, |text| text.starts_with("# Thinlane "))?;
+    crate::home::check_output("--config-out", file, |text| text.starts_with(CONFIG_TITLE))?;
     // Its only private key would be lost.
     let path = std::path::absolute(file).map_err(io(file.display()))?;
     let lanes = crate::lane::state::all(&context.home)?;

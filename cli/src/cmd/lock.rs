@@ -5,7 +5,7 @@ use serde_json::json;
 use thinlane_model::Span;
 use thinlane_wire::api::{Done, LockKind, LockView, NewLock};
 
-use super::parse_span;
+use super::{parse_span, parse_words};
 use crate::api::paths::{encode, item};
 use crate::context::Context;
 use crate::failure::{Exit, Failure, Result};
@@ -34,7 +34,7 @@ pub struct Target {
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_span)]
     duration: Option<Span>,
     /// Why; it is written into the log
-    #[arg(long)]
+    #[arg(long, value_parser = parse_words)]
     reason: String,
 }
 

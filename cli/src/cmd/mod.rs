@@ -37,6 +37,7 @@ pub async fn run(context: &Context, command: Command) -> Result<()> {
         Command::Connect(args) => lane::connect(context, args).await,
         Command::Up(args) => lane::up(context, args).await,
         Command::Hold(args) => lane::hold(context, args).await,
+        Command::Inside(args) => Err(crate::lane::child::become_command(&args)),
         Command::Down(args) => down::down(context, args).await,
         Command::Extend(args) => session::extend(context, args).await,
         Command::Release(args) => session::release(context, args).await,
@@ -63,6 +64,14 @@ pub fn parse_span(text: &str) -> std::result::Result<Span, String> {
     match span.as_millis() % 1000 {
         0 => Ok(span),
         _ => Err("a duration is given in whole seconds here".to_owned()),
+    }
+}
+
+/// Words that somebody will read: not nothing.
+pub fn parse_words(text: &str) -> std::result::Result<String, String> {
+    match text.trim() {
+        "" => Err("say it in a few words".to_owned()),
+        words => Ok(words.to_owned()),
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::json;
 use thinlane_model::{AssetName, Span, TaskName};
 use thinlane_wire::api::{Approve, ErrorCode, NewRequest, Reason, RequestState, RequestView};
 
-use super::parse_span;
+use super::{parse_span, parse_words};
 use crate::api::Client;
 use crate::api::paths::{item, on, query, verb};
 use crate::context::Context;
@@ -47,7 +47,7 @@ pub enum Request {
         #[arg(value_name = "REQ")]
         request: String,
         /// Why; whoever asked reads it
-        #[arg(long)]
+        #[arg(long, value_parser = parse_words)]
         reason: String,
     },
     /// Take your own request back
@@ -69,7 +69,7 @@ pub struct Create {
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_span, env = "THINLANE_FOR")]
     duration: Option<Span>,
     /// Why; the approver reads it
-    #[arg(long, env = "THINLANE_REASON")]
+    #[arg(long, value_parser = parse_words, env = "THINLANE_REASON")]
     reason: String,
     /// The work order behind it
     #[arg(long, value_name = "ID", env = "THINLANE_TICKET")]

@@ -7,7 +7,7 @@ use reqwest::StatusCode;
 use thinlane_model::{SiteName, Span};
 use thinlane_wire::api::{End, Extend as ExtendBody, LiveEvent, SessionState, SessionView};
 
-use super::parse_span;
+use super::{parse_span, parse_words};
 use crate::api::Client;
 use crate::api::paths::{item, on, query, verb};
 use crate::context::Context;
@@ -44,7 +44,7 @@ pub enum Session {
         #[arg(value_name = "SES")]
         session: String,
         /// Why; the engineer reads it
-        #[arg(long)]
+        #[arg(long, value_parser = parse_words)]
         reason: String,
     },
     /// Watch one session, or everything that you may see, as it happens
@@ -64,7 +64,7 @@ pub struct Extend {
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_span)]
     duration: Span,
     /// Why; it is written into the log
-    #[arg(long)]
+    #[arg(long, value_parser = parse_words)]
     reason: String,
 }
 

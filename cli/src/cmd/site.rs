@@ -7,7 +7,7 @@ use serde_json::json;
 use thinlane_model::{Endpoint, SiteName};
 use thinlane_wire::api::{Code, Done, NewSite, Reason, SiteView};
 
-use super::{check_code_file, show_code};
+use super::{check_code_file, parse_words, show_code};
 use crate::api::Fingerprint;
 use crate::api::paths::{item, verb};
 use crate::context::Context;
@@ -51,7 +51,7 @@ pub enum Site {
         /// A name or an id
         name: String,
         /// Why; it is written into the log
-        #[arg(long)]
+        #[arg(long, value_parser = parse_words)]
         reason: String,
     },
     /// Let a gateway with an expired certificate renew it

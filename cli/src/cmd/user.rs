@@ -7,7 +7,7 @@ use serde_json::json;
 use thinlane_model::{Login, OrgName, Role, Wall};
 use thinlane_wire::api::{Code, Done, LockView, NewUser, Reason, UserView};
 
-use super::{check_code_file, show_code};
+use super::{check_code_file, parse_words, show_code};
 use crate::api::paths::{item, verb};
 use crate::context::Context;
 use crate::failure::Result;
@@ -30,7 +30,7 @@ pub enum User {
         /// The log-in name
         login: Login,
         /// Why; it is written into the log
-        #[arg(long)]
+        #[arg(long, value_parser = parse_words)]
         reason: String,
     },
     /// Let a locked person in again
@@ -56,7 +56,7 @@ pub struct Add {
     /// The log-in name: letters, digits and . _ - + @
     login: Login,
     /// The person's name
-    #[arg(long)]
+    #[arg(long, value_parser = parse_words)]
     name: String,
     /// The organisation of an external person
     #[arg(long)]

@@ -4,17 +4,19 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use clap::Args;
+use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getppid};
 use thinlane_model::SessionId;
 use tokio::process::{Child, Command};
 
-use crate::failure::{Failure, Result, plain};
+use crate::failure::{Exit, Failure, Result, plain};
 
 /// How long a command may take to end after it was asked to.
 const GRACE: Duration = Duration::from_secs(2);
@@ -52,11 +54,47 @@ pub fn check(command: &[OsString]) -> Result<()> {
     }
 }
 
-/// Starts a command.
+/// What the program does between its start for a command and becoming that command.
+#[derive(Args)]
+pub struct Inside {
+    /// The process that holds the lane
+    parent: i32,
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<OsString>,
+}
+
+/// Becomes the command, which dies with whoever holds its lane, however that ends: a tool that goes on after `kill -9`
+/// would talk into the next lane to the same device. Comes back only if it cannot.
+///
+/// The kernel forgets this for programs that gain rights as they start, such as sudo.
+pub fn become_command(inside: &Inside) -> Failure {
+    let Some((program, arguments)) = inside.command.split_first() else {
+        return Failure::usage("there is no command");
+    };
+    if let Err(error) = set_pdeathsig(Signal::SIGKILL) {
+        return Failure::failed(format!("the command would outlive its lane: {}", error.desc()));
+    }
+    // It may have died before it was asked for.
+    if getppid() != Pid::from_raw(inside.parent) {
+        return Failure::silent(Exit::Other(137));
+    }
+    let error = std::process::Command::new(program).args(arguments).exec();
+    let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
+    Failure::new(Exit::Other(code), format!("{}: {}", Path::new(program).display(), plain(&error)))
+}
+
+/// Starts a command inside a lane.
+pub fn start(command: &[OsString], around: &Surroundings<'_>) -> Result<Running> {
+    // Found also when this program was replaced by a newer one meanwhile.
+    let this = ["/proc/self/exe", "inside", &std::process::id().to_string(), "--"].map(OsString::from);
+    spawn(&[&this[..], command].concat(), around)
+}
+
+/// Starts a process.
 ///
 /// At a terminal it stays in the foreground, so that it can be typed to; otherwise it gets a process group of
 /// its own, so that what it starts ends with it.
-pub fn start(command: &[OsString], around: &Surroundings<'_>) -> Result<Running> {
+fn spawn(command: &[OsString], around: &Surroundings<'_>) -> Result<Running> {
     let (program, arguments) = command.split_first().expect("a command was checked to have a name");
     let own_group = !std::io::stdin().is_terminal();
     let mut command = Command::new(program);
@@ -148,19 +186,19 @@ mod tests {
     async fn a_command_learns_where_its_lane_is_and_its_code_passes_through() {
         let script = "test \"$THINLANE_ASSET_ADDRESS:$THINLANE_ASSET_PORT $THINLANE_SESSION $THINLANE_IFACE\" = \
                       '198.18.0.9:2404 ses_7k2m9q4x tl-7k2m9q4x' && exit 42";
-        let mut running = start(&sh(script), &around()).expect("started");
+        let mut running = spawn(&sh(script), &around()).expect("started");
         assert_eq!(exit_code(running.wait().await), 42);
     }
 
     #[tokio::test]
     async fn a_command_killed_by_a_signal_ends_as_in_a_shell() {
-        let mut running = start(&sh("kill -9 $$"), &around()).expect("started");
+        let mut running = spawn(&sh("kill -9 $$"), &around()).expect("started");
         assert_eq!(exit_code(running.wait().await), 137);
     }
 
     #[tokio::test]
     async fn a_command_that_ignores_sigterm_is_killed_after_two_seconds() {
-        let mut running = start(&sh("trap '' TERM; while :; do sleep 0.1; done"), &around()).expect("started");
+        let mut running = spawn(&sh("trap '' TERM; while :; do sleep 0.1; done"), &around()).expect("started");
         tokio::time::sleep(Duration::from_millis(200)).await;
         let asked = Instant::now();
         running.stop().await;

@@ -100,6 +100,25 @@ async fn forget_ended(context: &Context, client: Option<&Client>, lane: &LaneFil
     };
     if closed {
         lane.remove(&context.home);
+        take_config_away(context, lane);
+    }
+}
+
+/// Takes the exported configuration of a lane that is over away, and says so.
+pub fn take_config_away(context: &Context, lane: &LaneFile) {
+    let Some(file) = &lane.config else { return };
+    let config = file.display();
+    // `wg-quick up FILE` names its interface after the file, and needs the file to take it down again.
+    let in_use = file
+        .file_stem()
+        .and_then(|stem| stem.to_str())
+        .is_some_and(|name| Link::open().and_then(|mut link| link.interface(name)).is_ok_and(|found| found.is_some()));
+    if in_use {
+        context.out.hint(&format!("{config} opens nothing any more; next: wg-quick down {config}; rm {config}"));
+    } else if lane.remove_config() {
+        context.out.hint(&format!("removed {config}: it opens nothing any more"));
+    } else if file.exists() {
+        context.out.hint(&format!("{config} is of no use any more"));
     }
 }
 

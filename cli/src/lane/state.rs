@@ -12,6 +12,8 @@ use crate::home::{Home, read_bounded};
 
 /// The largest such file that is read, in bytes.
 const LARGEST: u64 = 16 * 1024;
+/// How each exported configuration begins; the session's id follows.
+pub const CONFIG_TITLE: &str = "# Thinlane ";
 /// More files than these are not looked at.
 const MOST: usize = 4096;
 
@@ -98,6 +100,15 @@ impl LaneFile {
     /// Whether it was written as a configuration and no process of ours holds it.
     pub fn is_exported(&self) -> bool {
         self.config.is_some()
+    }
+
+    /// Takes the exported configuration away: its only key opens nothing any more. What somebody has put in its place
+    /// since stays. Whether it is gone.
+    pub fn remove_config(&self) -> bool {
+        let (Some(file), Some(session)) = (&self.config, self.session) else { return false };
+        let ours = read_bounded(file, LARGEST).ok().flatten();
+        let ours = ours.is_some_and(|text| text.starts_with(&format!("{CONFIG_TITLE}{session} ")));
+        ours && fs::remove_file(file).is_ok()
     }
 
     /// How people call it: its session, or the request while there is none.
@@ -203,6 +214,20 @@ mod tests {
         lane.remove(&home);
         lane.remove(&home);
         assert!(all(&home).expect("none").is_empty());
+    }
+
+    #[test]
+    fn an_exported_configuration_is_taken_away_unless_it_is_another_file_by_now() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("rtu.conf");
+        let lane = LaneFile { config: Some(file.clone()), ..lane(Holder::this().expect("a process")) };
+        assert!(!lane.remove_config(), "there is none");
+        for others in ["# Thinlane ses_zzzzzzzz to rtu-7\n", "[Interface]\n", ""] {
+            fs::write(&file, others).expect("written");
+            assert!(!lane.remove_config() && file.exists(), "{others:?}");
+        }
+        fs::write(&file, "# Thinlane ses_abcdefgh to rtu-7 (modbus), until noon\n[Interface]\n").expect("written");
+        assert!(lane.remove_config() && !file.exists());
     }
 
     #[test]

@@ -87,8 +87,9 @@ impl Out {
         let _ = if self.json {
             writeln!(to, "{}", failure_json(failure))
         } else {
-            let next = failure.next.as_deref().map(|next| format!("next: {}\n", clean(next))).unwrap_or_default();
-            write!(to, "error: {}\n{next}", clean(&failure.message))
+            let local = |text: &str| clean(&time::localised(text));
+            let next = failure.next.as_deref().map(|next| format!("next: {}\n", local(next))).unwrap_or_default();
+            write!(to, "error: {}\n{next}", local(&failure.message))
         };
     }
 }

@@ -14,6 +14,14 @@ pub fn local(at: Wall) -> String {
     in_zone(at, &TimeZone::system())
 }
 
+/// `2026-11-22 04:13:43 +01:00`: local time that is unambiguous on paper.
+pub fn with_zone(at: Wall) -> String {
+    match jiff::Timestamp::from_millisecond(at.as_millis()) {
+        Ok(stamp) => stamp.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %:z").to_string(),
+        Err(_) => at.to_string(),
+    }
+}
+
 /// Local time, or a dash.
 pub fn local_or_dash(at: Option<Wall>) -> String {
     at.map_or_else(|| "-".to_owned(), local)
@@ -23,6 +31,20 @@ pub fn local_or_dash(at: Option<Wall>) -> String {
 pub fn local_clock(at: Wall) -> String {
     let text = local(at);
     text.split_once(' ').map_or(text.clone(), |(_, clock)| clock.to_owned())
+}
+
+/// A sentence with the moments in it, which the controller writes in UTC, in local time.
+pub fn localised(sentence: &str) -> String {
+    localised_in(sentence, &TimeZone::system())
+}
+
+fn localised_in(sentence: &str, zone: &TimeZone) -> String {
+    let word = |word: &str| {
+        let bare = word.trim_end_matches(['.', ',', ';', ':', ')']);
+        let moment = bare.ends_with('Z').then(|| bare.parse::<Wall>().ok()).flatten();
+        moment.map_or_else(|| word.to_owned(), |at| in_zone(at, zone) + &word[bare.len()..])
+    };
+    sentence.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
 fn in_zone(at: Wall, zone: &TimeZone) -> String {
@@ -70,6 +92,14 @@ mod tests {
         assert_eq!(in_zone(at, &berlin), "2026-11-22 04:13:43");
         assert_eq!(in_zone(at, &TimeZone::UTC), "2026-11-22 03:13:43");
         assert!(!in_zone(Wall::from_millis(i64::MAX), &TimeZone::UTC).is_empty());
+    }
+
+    #[test]
+    fn moments_in_a_sentence_are_shown_in_local_time_and_nothing_else_is_touched() {
+        let berlin = TimeZone::fixed(jiff::tz::offset(1));
+        let told =
+            localised_in("locked since 2026-11-22T03:13:43.045Z until 2026-11-22T04:00:00Z: the  Z, 2026Z", &berlin);
+        assert_eq!(told, "locked since 2026-11-22 04:13:43 until 2026-11-22 05:00:00: the  Z, 2026Z");
     }
 
     #[test]
