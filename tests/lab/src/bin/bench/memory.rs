@@ -1,16 +1,29 @@
 //! What the agent weighs: on disk, in memory, on the air.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 use thinlane_lab::{Lab, now_ms};
 
 use crate::api::Api;
 use crate::table::Table;
 
-/// The statically linked agent as it is shipped; `scripts/bench` builds it and says where.
+/// The statically linked agent as it is shipped: `scripts/bench` builds this machine's, says where it is, and names those for
+/// other processors that `scripts/package` built before (`THINLANE_DIST_OTHERS`: `TARGET/dist/thinlane-agent`, parted by colons).
 pub fn binary_size(table: &mut Table) -> Result<()> {
-    if let Ok(path) = std::env::var("THINLANE_DIST_AGENT") {
-        let bytes = std::fs::metadata(&path).with_context(|| path.clone())?.len();
-        table.row("agent binary, static, stripped", "MB", &[bytes as f64 / 1e6], Some(5.0));
+    let weigh = |path: &Path| -> Result<f64> {
+        Ok(std::fs::metadata(path).with_context(|| path.display().to_string())?.len() as f64 / 1e6)
+    };
+    if let Some(path) = std::env::var_os("THINLANE_DIST_AGENT") {
+        table.row("agent binary, static, stripped", "MB", &[weigh(Path::new(&path))?], Some(5.0));
+    }
+    for path in std::env::split_paths(&std::env::var_os("THINLANE_DIST_OTHERS").unwrap_or_default()) {
+        if path.as_os_str().is_empty() {
+            continue;
+        }
+        let target = path.ancestors().nth(2).and_then(Path::file_name).context("a target's directory")?;
+        let processor = target.to_string_lossy().split('-').next().unwrap_or_default().to_owned();
+        table.row(&format!("  the same for {processor}"), "MB", &[weigh(&path)?], Some(5.0));
     }
     Ok(())
 }
