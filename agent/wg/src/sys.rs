@@ -1,5 +1,5 @@
 //! The system calls that have no safe wrapper, or none that allocates nothing: making a TUN interface, sending
-//! several datagrams as one, receiving several at once, short turns on the processor.
+//! several datagrams as one, receiving several at once.
 #![allow(unsafe_code)]
 
 use std::fs::{File, OpenOptions};
@@ -66,40 +66,6 @@ pub(crate) fn set_offload(tun: &File, level: TunOffload) -> io::Result<()> {
     // SAFETY: TUNSETOFFLOAD takes its argument by value and touches no memory of ours; the descriptor is open.
     unsafe { code::tun_set_offload(tun.as_raw_fd(), bits as nix::sys::ioctl::ioctl_param_type) }?;
     Ok(())
-}
-
-/// `struct sched_attr` as its first version has it (SCHED_ATTR_SIZE_VER0, linux/sched/types.h).
-#[derive(Default)]
-#[repr(C)]
-struct SchedAttr {
-    size: u32,
-    policy: u32,
-    flags: u64,
-    nice: i32,
-    priority: u32,
-    runtime: u64,
-    deadline: u64,
-    period: u64,
-}
-
-/// Has the kernel give the calling thread its share of the processor in turns of `nanos`, and so sooner when it has work:
-/// no more of it than before. Linux 6.12; earlier ones take it and change nothing.
-pub(crate) fn take_short_turns(nanos: u64) -> io::Result<()> {
-    let size = size_of::<SchedAttr>() as u32;
-    let mut attr = SchedAttr { size, ..SchedAttr::default() };
-    // SAFETY: sched_getattr(2) writes at most `size` bytes to `attr`, which has as many and is plain numbers.
-    let read = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attr, size, 0) };
-    if read < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // Another policy's runtime is something else, and whoever chose it knows why.
-    if attr.policy != libc::SCHED_OTHER as u32 {
-        return Ok(());
-    }
-    (attr.size, attr.runtime) = (size, nanos);
-    // SAFETY: sched_setattr(2) reads the `size` bytes of `attr`; a short turn needs no right.
-    let set = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw mut attr, 0) };
-    if set < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Room for a control message with one number, aligned as the kernel's header of it.
@@ -301,27 +267,6 @@ mod tests {
     fn pair(address: &str) -> (UdpSocket, UdpSocket) {
         let bind = || UdpSocket::bind(address).expect("a socket");
         (bind(), bind())
-    }
-
-    #[test]
-    fn short_turns_are_taken_and_change_nothing_else() {
-        let read = || {
-            let mut attr = SchedAttr { size: size_of::<SchedAttr>() as u32, ..SchedAttr::default() };
-            // SAFETY: as above.
-            let read = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attr, attr.size, 0) };
-            assert_eq!(read, 0, "{}", io::Error::last_os_error());
-            attr
-        };
-        std::thread::spawn(move || {
-            let before = read();
-            take_short_turns(100_000).expect("taken");
-            let after = read();
-            assert_eq!((after.policy, after.nice, after.flags), (before.policy, before.nice, before.flags));
-            // Zero where the kernel knows of no turns of one's own.
-            assert!(before.runtime == 0 || after.runtime == 100_000, "{}", after.runtime);
-        })
-        .join()
-        .expect("no panic");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use thinlane_lab::{Background, Case, Lab, main as run, wait_until};
 
 const CASES: &[Case] = &[
     ("a_real_modbus_client_works_without_any_right", a_real_modbus_client_works_without_any_right),
+    ("a_real_iec_104_client_works_without_any_right", a_real_iec_104_client_works_without_any_right),
     ("a_bulk_transfer_hashes_equal_both_ways", a_bulk_transfer_hashes_equal_both_ways),
     ("two_hundred_connections_and_not_one_more", two_hundred_connections_and_not_one_more),
     ("the_ends_of_connections_are_told_as_they_are", the_ends_of_connections_are_told_as_they_are),
@@ -37,6 +38,23 @@ fn a_real_modbus_client_works_without_any_right(lab: &Lab) -> Result<()> {
     ensure!(session["counters"]["denied_packets"] == 0 && session["counters"]["spoofed_packets"] == 0, "{session}");
     let links = lab.on("erik", &["ip", "-br", "link"]).run()?.good()?.stdout;
     ensure!(!links.contains("tl-"), "an interface was made: {links}");
+    Ok(())
+}
+
+/// A control centre and a substation of PyPI's `c104`, which Debian does not carry: `pip install --target DIR c104` puts it
+/// where everybody may read it, and `THINLANE_C104=DIR` says where.
+fn a_real_iec_104_client_works_without_any_right(lab: &Lab) -> Result<()> {
+    let Ok(modules) = std::env::var("THINLANE_C104") else {
+        println!("    not run: it needs PyPI's c104, and THINLANE_C104 does not say where that is");
+        return Ok(());
+    };
+    let nobody = Nobody::new(lab)?;
+    let _server = Server::substation(lab, &modules)?;
+    let request = lab.approved("north-plc1", "iec104", "2m")?;
+    nobody.control_centre(&request, &modules)?.says("iec104")?;
+    let shown = lab.json("erik", &["request", "show", &request])?;
+    let session = lab.session(shown["session"].as_str().context("a session")?)?;
+    ensure!(session["counters"]["up_packets"].as_u64() > Some(10), "{session}");
     Ok(())
 }
 

@@ -10,8 +10,11 @@ use std::net::SocketAddr;
 const MOST: usize = 64;
 /// Bytes that leave as one: what an IPv4 packet holds behind its headers, and IPv6 no less.
 const LONGEST_RUN: usize = 65_535 - 20 - 8;
-/// Bytes that wait at most.
-const WAITING: usize = 128 * 1024;
+/// Bytes after which nothing is gained by waiting for more.
+const ENOUGH: usize = 64 * 1024;
+/// Bytes that wait at most: what stands here when the socket turns out to be full, and all that is made of the large packet
+/// that was just being cut. Its last segments would be lost else.
+const WAITING: usize = 2 * ENOUGH + 64 * 1024;
 /// The longest message: the longest packet, and what encryption adds.
 const LONGEST: usize = 65_535 + 32;
 
@@ -88,7 +91,7 @@ impl Outbox {
 
     /// Whether nothing would be gained by waiting for more.
     pub fn is_ready(&self) -> bool {
-        self.runs.back().is_some_and(Run::is_full) || self.tail >= WAITING / 2
+        self.runs.back().is_some_and(Run::is_full) || self.tail >= ENOUGH
     }
 
     /// Whether messages may leave as one.

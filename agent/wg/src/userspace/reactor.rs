@@ -24,7 +24,7 @@ use crate::offload::Offload;
 use crate::offload::header::HEADER;
 use crate::offload::parcel::Parcel;
 use crate::switch::Switch;
-use crate::sys::{self, Inbox};
+use crate::sys::Inbox;
 
 /// What a caller has the thread do.
 pub(super) type Command = Box<dyn FnOnce(&mut Reactor) + Send>;
@@ -40,9 +40,6 @@ const HEAVY_BUDGET: usize = BUDGET / 2;
 /// While packets of other flows come as well, the processor is offered to whoever waits for it after this much of
 /// what fills its queue: on a machine with few of them the far end, or who is to answer, is among those.
 const OFFER: usize = 2 * BUDGET;
-/// How long a turn of the thread is, in nanoseconds, where the kernel lets threads choose: the least. On a processor that others
-/// want as well, small packets then wait a fraction of the time for it; it costs no throughput.
-const SHORT_TURN: u64 = 100_000;
 /// Other flows are there for this long after a packet of theirs.
 const OTHERS: Span = Span::from_secs(2);
 /// Bytes after which the clock is read again.
@@ -125,9 +122,6 @@ impl Reactor {
 
     /// Runs until told to stop, or until the kernel no longer serves it.
     pub(super) fn run(mut self) {
-        if let Err(error) = sys::take_short_turns(SHORT_TURN) {
-            tracing::debug!(%error, "the thread takes turns as long as everybody's");
-        }
         while self.running {
             if let Err(error) = self.turn() {
                 tracing::error!(%error, "the device stops");

@@ -34,11 +34,12 @@ impl<'a> Nobody<'a> {
         if std::fs::hard_link(&program, nobody.path("thinlane")).is_err() {
             std::fs::copy(&program, nobody.path("thinlane"))?;
         }
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/forward/client.py");
-        std::fs::copy(script, nobody.path("client.py"))?;
+        for name in ["client.py", "iec104.py"] {
+            std::fs::copy(script(name), nobody.path(name))?;
+        }
         let home = lab.root().join("home-erik").to_string_lossy().into_owned();
         let words = format!(
-            "set -e; cp -a {home} {0}/home; mkdir {0}/said; chown -R {ID}:{ID} {0}/home {0}/said; chmod 644 {0}/client.py",
+            "set -e; cp -a {home} {0}/home; mkdir {0}/said; chown -R {ID}:{ID} {0}/home {0}/said; chmod 644 {0}/*.py",
             nobody.dir.display()
         );
         Shell::new("sh").args(&["-c", &words]).run()?.good()?;
@@ -88,6 +89,13 @@ impl<'a> Nobody<'a> {
     pub fn client(&self, request: &str, act: &str, number: &str) -> Result<Output> {
         let client = self.text("client.py");
         let words = ["connect", request, "--forward", "--", "/usr/bin/python3", &client, act, number];
+        self.thinlane(&words).run()?.good()
+    }
+
+    /// Connects, has a control centre ask and command through it, and ends; `modules` is where its library is.
+    pub fn control_centre(&self, request: &str, modules: &str) -> Result<Output> {
+        let (script, modules) = (self.text("iec104.py"), format!("PYTHONPATH={modules}"));
+        let words = ["connect", request, "--forward", "--", "env", &modules, "/usr/bin/python3", &script, "ask"];
         self.thinlane(&words).run()?.good()
     }
 
@@ -155,12 +163,24 @@ pub struct Server {
 
 impl Server {
     pub fn start(lab: &Lab) -> Result<Self> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/forward/server.py");
-        let script = script.to_string_lossy();
-        let running = Background::start(lab.on("north-1", &["/usr/bin/python3", &script, "192.168.1.10", "2404"]))?;
+        Self::listening(lab, &["/usr/bin/python3", &script("server.py"), "192.168.1.10", "2404"])
+    }
+
+    /// Somebody else's substation.
+    pub fn substation(lab: &Lab, modules: &str) -> Result<Self> {
+        let (script, modules) = (script("iec104.py"), format!("PYTHONPATH={modules}"));
+        Self::listening(lab, &["env", &modules, "/usr/bin/python3", &script, "serve", "192.168.1.10", "2404"])
+    }
+
+    fn listening(lab: &Lab, words: &[&str]) -> Result<Self> {
+        let running = Background::start(lab.on("north-1", words))?;
         wait_until(10_000, "the device listens", || {
             Ok(lab.on("north-1", &["ss", "-Htln", "sport", "=", "2404"]).run()?.stdout.contains("2404"))
         })?;
         Ok(Self { _running: running })
     }
+}
+
+fn script(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/forward").join(name).to_string_lossy().into_owned()
 }

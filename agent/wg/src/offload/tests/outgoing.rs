@@ -95,6 +95,19 @@ fn what_the_socket_does_not_take_waits_up_to_a_limit() {
 }
 
 #[test]
+fn all_segments_of_a_large_packet_wait_when_the_socket_is_full() {
+    let mut outbox = Outbox::new(true);
+    while !outbox.is_ready() {
+        push(&mut outbox, 1, 1452);
+    }
+    // The socket takes nothing from here on; a packet of 64 KB was just read.
+    for _ in 0..48 {
+        push(&mut outbox, 1, 1452);
+    }
+    assert_eq!(outbox.dropped(), 0);
+}
+
+#[test]
 fn the_longest_message_fits() {
     let mut outbox = Outbox::new(true);
     push(&mut outbox, 1, 65_567);
