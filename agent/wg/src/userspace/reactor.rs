@@ -266,6 +266,10 @@ impl Reactor {
         let mut budget = if queue == Queue::Heavy { HEAVY_BUDGET } else { BUDGET };
         let (mut now, mut read, mut total) = (now()?, 0, 0);
         for _ in 0..BATCH {
+            // What is made of one more packet than the socket takes has room; of two it has not.
+            if budget == 0 || self.ports.is_blocked() {
+                break;
+            }
             if read >= CLOCK {
                 (now, read) = (self::now()?, 0);
             }
@@ -294,9 +298,6 @@ impl Reactor {
                     self.lose_tun(&error);
                     break;
                 }
-            }
-            if budget == 0 || self.ports.is_blocked() {
-                break;
             }
         }
         if flags.contains(EpollFlags::EPOLLERR) && !flags.contains(EpollFlags::EPOLLIN) {
