@@ -74,6 +74,7 @@ deb() {
     fill "$parts/debian/changelog" "PACKAGE=$name" "VERSION=$version" "DATE=$(date -Ru -d "@$SOURCE_DATE_EPOCH")" | gzip -9n >"$doc/changelog.gz"
     [ "$parts_list" = no ] || gzip -9nc "$out.new/${name}_$arch.cdx.json" >"$doc/sbom.cdx.json.gz"
     fill "$parts/debian/lintian-overrides" "PACKAGE=$name" >"$root/usr/share/lintian/overrides/$name"
+    [ ! -e "$parts/debian/$name/lintian-overrides" ] || cat "$parts/debian/$name/lintian-overrides" >>"$root/usr/share/lintian/overrides/$name"
     case $name in
         thinlane-agent) agent_files "$root" ;;
         thinlane-controller)

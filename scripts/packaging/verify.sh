@@ -1,12 +1,15 @@
 # Sourced by scripts/package --verify: are the packages what they claim, for readers that are not ours?
 # shellcheck shell=bash disable=SC2154
 source "$parts/upgrade.sh"
+source "$parts/minimal.sh"
 
 verify_all() {
-    need lintian:lintian systemd-analyze:systemd busybox:busybox-static qemu-aarch64-static:qemu-user-static adduser:adduser
-    local step code
+    need lintian:lintian systemd-analyze:systemd busybox:busybox-static bsdtar:libarchive-tools qemu-aarch64-static:qemu-user-static adduser:adduser
+    local step code steps=(checksums_hold lintian_is_content units_are_sound debian_installs_and_purges a_minimal_debian_is_left_as_it_was
+        lanes_outlive_an_upgrade readers_agree_on_ipk sbom_is_whole programs_are_static arm_runs)
+    [ -z "$only" ] || [[ " ${steps[*]} " == *" $only "* ]] || die "no step is called $only" "one of: ${steps[*]}"
     newer_packages
-    for step in checksums_hold lintian_is_content units_are_sound debian_installs_and_purges lanes_outlive_an_upgrade readers_agree_on_ipk sbom_is_whole programs_are_static arm_runs; do
+    for step in "${steps[@]}"; do
         [ -z "$only" ] || [ "$only" = "$step" ] || continue
         # Not within an `if`: there the shell would go on after a check that failed.
         set +e
@@ -111,7 +114,8 @@ debian_installs_and_purges() {
     ' bash "$work" "$here" "$version+1"
 }
 
-# OpenWrt's opkg reads tar within gzip; Python's reader and busybox's are two that know nothing of us.
+# OpenWrt's opkg reads tar within gzip, as busybox does, whose code it has; the other opkg reads with libarchive. Those two and
+# Python's are readers that know nothing of us.
 readers_agree_on_ipk() {
     set -e
     local file
@@ -141,6 +145,7 @@ PY
         mkdir -p "$work/ipk-read/data"
         busybox tar -xzf "$file" -C "$work/ipk-read"
         busybox tar -xzf "$work/ipk-read/data.tar.gz" -C "$work/ipk-read/data"
+        [ "$(bsdtar -xOf "$file" ./data.tar.gz | bsdtar -tf - | LC_ALL=C sort | sed 's|/$||')" = "$(cd "$work/ipk-read/data" && find . | LC_ALL=C sort)" ]
         for script in "$work"/ipk-read/data/etc/init.d/thinlane "$work"/ipk-read/data/usr/lib/thinlane/uci-to-toml "$work"/ipk-read/data/usr/sbin/thinlane-agent; do busybox sh -n "$script"; done
     done
 }
