@@ -13,6 +13,7 @@ use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Tunn, TunnResult};
 use boringtun::x25519;
 use thinlane_model::{Boot, Now, PublicKey, SessionId};
+use thinlane_packet::Recent;
 
 use crate::bucket::Bucket;
 use crate::device::{DeviceError, Event, LaneReport, LaneRole, LaneSpec};
@@ -25,7 +26,8 @@ use crate::timing::Timing;
 
 /// Handshake messages that one lane answers in a second before it asks for a cookie.
 const HANDSHAKES_PER_SECOND: u64 = 5;
-/// Handshake messages of one lane that are looked at in a second, the ones answered with a cookie included.
+/// Handshake messages of one lane that are looked at in a second, the ones answered with a cookie included; as many
+/// from where its peer is, and from anywhere else.
 const HANDSHAKE_MESSAGES: u32 = 10;
 /// The last counter of a data message that is taken (whitepaper, 6.5: REJECT_AFTER_MESSAGES).
 const LAST_COUNTER: u64 = u64::MAX - (1 << 13);
@@ -80,14 +82,15 @@ pub(crate) struct Lane {
     pub(crate) mac1: Mac1,
     tunn: Box<Tunn>,
     limiter: Arc<RateLimiter>,
-    handshake_budget: Bucket,
+    handshakes_from_peer: Bucket,
+    handshakes_from_elsewhere: Bucket,
     guard: Guard,
     endpoint: Option<SocketAddr>,
     timing: Timing,
     /// Our index in the last response that was sent and not yet confirmed by data.
     unconfirmed: Option<u32>,
-    /// MAC1 of the last initiation that was accepted: a copy of it costs nothing.
-    last_initiation: [u8; 16],
+    /// The handshake messages that were looked at last.
+    recent: Recent,
     /// The greatest segment that a SYN may announce.
     mss: u16,
     /// Packets reach the interface one by one.
@@ -121,12 +124,13 @@ impl Lane {
             mac1: Mac1::of(&public),
             tunn: Box::new(tunn),
             limiter,
-            handshake_budget: Bucket::new(HANDSHAKE_MESSAGES, HANDSHAKE_MESSAGES),
+            handshakes_from_peer: Bucket::new(HANDSHAKE_MESSAGES, HANDSHAKE_MESSAGES),
+            handshakes_from_elsewhere: Bucket::new(HANDSHAKE_MESSAGES, HANDSHAKE_MESSAGES),
             guard: Guard::new(spec.role),
             endpoint: spec.endpoint,
             timing: Timing::new(spec.initiate, spec.keepalive, now.mono),
             unconfirmed: None,
-            last_initiation: [0; 16],
+            recent: Recent::default(),
             mss: mtu.saturating_sub(40),
             apart: false,
             waiting: 0,
@@ -165,7 +169,7 @@ impl Lane {
             // Once over, a lane makes no new keys; what still comes under the old ones is counted as late.
             _ => !self.guard.is_over(step.now.mono),
         };
-        if !acceptable || (kind == kind::INITIATION && mac1_of(datagram) == Some(self.last_initiation)) {
+        if !acceptable {
             return;
         }
         if kind != kind::DATA {
@@ -246,10 +250,20 @@ impl Lane {
         self.guard.recall(ports, now);
     }
 
-    /// Whether a handshake from this lane's peer may cost anything now: no peer takes all that the device has.
+    /// Whether a handshake message, whose MAC1 is right, may cost anything now: a copy may not, and no peer takes all
+    /// that the device has.
     #[must_use]
-    pub(crate) fn may_handshake(&mut self, now: Boot) -> bool {
-        !self.guard.is_over(now) && self.handshake_budget.take(now)
+    pub(crate) fn may_handshake(&mut self, message: &[u8], from: SocketAddr, now: Boot) -> bool {
+        if self.guard.is_over(now) || self.recent.knows(message) {
+            return false;
+        }
+        let known = self.endpoint == Some(from);
+        let budget = if known { &mut self.handshakes_from_peer } else { &mut self.handshakes_from_elsewhere };
+        let may = budget.take(now);
+        if may {
+            self.recent.note(message);
+        }
+        may
     }
 
     /// Its peer has never been here.
@@ -302,7 +316,6 @@ impl Lane {
             // A cookie goes to whoever asked, and moves nothing.
             (_, kind::COOKIE) => step.out.udp(from, &step.room[..length]),
             (kind::INITIATION, kind::RESPONSE) => {
-                self.last_initiation = mac1_of(datagram).unwrap_or_default();
                 self.unconfirmed = word(&step.room[..length], 4);
                 self.heard(datagram, from, false, step);
                 self.transmit(length, false, step);
@@ -478,8 +491,4 @@ fn word(message: &[u8], at: usize) -> Option<u32> {
 
 fn counter(message: &[u8]) -> Option<u64> {
     Some(u64::from_le_bytes(message.get(8..16)?.try_into().ok()?))
-}
-
-fn mac1_of(initiation: &[u8]) -> Option<[u8; 16]> {
-    initiation.get(116..132)?.try_into().ok()
 }

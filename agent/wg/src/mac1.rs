@@ -7,11 +7,13 @@ use blake2::{Blake2s256, Blake2sMac};
 use thinlane_model::PublicKey;
 
 const LABEL: &[u8] = b"mac1----";
-/// Length of a handshake initiation, and of what its MAC1 covers.
+/// Length of a handshake initiation, and of the response.
 pub(crate) const INITIATION: usize = 148;
-const COVERED: usize = 116;
+pub(crate) const RESPONSE: usize = 92;
+/// Both MACs together, at the end of either.
+const MACS: usize = 32;
 
-/// Recognises initiations for one public key.
+/// Recognises handshake messages for one public key.
 #[derive(Clone)]
 pub(crate) struct Mac1([u8; 32]);
 
@@ -21,12 +23,12 @@ impl Mac1 {
         Self(hash.into())
     }
 
-    /// Whether this initiation was written for the key.
-    pub(crate) fn matches(&self, initiation: &[u8]) -> bool {
-        let (Some(covered), Some(mac)) = (initiation.get(..COVERED), initiation.get(COVERED..COVERED + 16)) else {
+    /// Whether this handshake message was written for the key.
+    pub(crate) fn matches(&self, message: &[u8]) -> bool {
+        let Some((covered, macs)) = message.len().checked_sub(MACS).and_then(|at| message.split_at_checked(at)) else {
             return false;
         };
         let keyed = <Blake2sMac<U16> as blake2::digest::KeyInit>::new_from_slice(&self.0);
-        keyed.is_ok_and(|keyed| keyed.chain_update(covered).verify_slice(mac).is_ok())
+        keyed.is_ok_and(|keyed| keyed.chain_update(covered).verify_slice(&macs[..MACS / 2]).is_ok())
     }
 }

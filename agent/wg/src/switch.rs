@@ -12,7 +12,7 @@ use thinlane_model::{Boot, Now, SessionId};
 use crate::bucket::Bucket;
 use crate::device::{DeviceError, LaneReport, LaneSpec};
 use crate::lane::{Lane, OVERHEAD, Output, Step, kind};
-use crate::mac1::INITIATION;
+use crate::mac1::{INITIATION, RESPONSE};
 use crate::offload::parcel::Parcel;
 use crate::packet;
 
@@ -260,13 +260,18 @@ impl Switch {
         match (datagram.get(..4)?, datagram.len()) {
             ([kind::DATA, 0, 0, 0], OVERHEAD..) => known(4),
             ([kind::COOKIE, 0, 0, 0], 64) => known(4),
-            ([kind::RESPONSE, 0, 0, 0], 92) => {
+            ([kind::RESPONSE, 0, 0, 0], RESPONSE) => {
+                // Its index was in the clear: whoever saw it can write the rest, but for MAC1.
                 let index = known(8)?;
-                self.may_handshake(index, now).then_some(index)
+                let lane = self.lanes.get(&index)?;
+                let budget =
+                    if lane.endpoint() == Some(from) { &mut self.macs_of_peers } else { &mut self.macs_of_strangers };
+                let right = budget.take(now) && lane.mac1.matches(datagram);
+                (right && self.may_handshake(index, datagram, from, now)).then_some(index)
             }
             ([kind::INITIATION, 0, 0, 0], INITIATION) => {
                 let index = self.lane_of_initiation(datagram, from, now)?;
-                self.may_handshake(index, now).then_some(index)
+                self.may_handshake(index, datagram, from, now).then_some(index)
             }
             _ => None,
         }
@@ -295,8 +300,9 @@ impl Switch {
         None
     }
 
-    fn may_handshake(&mut self, index: u32, now: Boot) -> bool {
-        self.lanes.get_mut(&index).is_some_and(|lane| lane.may_handshake(now)) && self.handshakes.take(now)
+    fn may_handshake(&mut self, index: u32, message: &[u8], from: SocketAddr, now: Boot) -> bool {
+        self.lanes.get_mut(&index).is_some_and(|lane| lane.may_handshake(message, from, now))
+            && self.handshakes.take(now)
     }
 
     /// Lets one lane act, and notes when it wants to act next.

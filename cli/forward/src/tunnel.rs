@@ -10,6 +10,7 @@ use boringtun::noise::{Tunn, TunnResult};
 use boringtun::x25519;
 use smoltcp::time::Instant;
 use thinlane_model::{PublicKey, Secret};
+use thinlane_packet::Recent;
 
 use crate::timing::Timing;
 
@@ -44,6 +45,8 @@ pub struct Tunnel {
     handshakes: u64,
     /// Our index in the last response that was sent and not yet confirmed by data.
     unconfirmed: Option<u32>,
+    /// The handshake messages that were looked at last.
+    recent: Recent,
 }
 
 impl Tunnel {
@@ -70,6 +73,7 @@ impl Tunnel {
             room: vec![0; LONGEST + OVERHEAD],
             handshakes: 0,
             unconfirmed: None,
+            recent: Recent::default(),
         }
     }
 
@@ -143,14 +147,23 @@ impl Tunnel {
             [kind, 0, 0, 0, ..] => *kind,
             _ => return Heard::Nothing,
         };
+        let handshake = matches!(kind, kind::INITIATION | kind::RESPONSE);
+        if handshake && self.recent.knows(datagram) {
+            // Copies, the only thing that strangers have, would make `Tunn` ask the peer itself for cookies.
+            return Heard::Nothing;
+        }
         if self.timing.is_stale(now) {
             // `Tunn` stamps a new key with the time that it was last told.
             self.tick(now, send);
         }
-        let length = match self.tunn.decapsulate(Some(from), datagram, &mut self.room) {
+        let result = self.tunn.decapsulate(Some(from), datagram, &mut self.room);
+        if handshake && !matches!(result, TunnResult::Err(WireGuardError::InvalidMac)) {
+            self.recent.note(datagram);
+        }
+        let length = match result {
             TunnResult::Done if kind == kind::DATA => 0,
-            // A cookie: the next initiation carries it.
-            TunnResult::Done => return Heard::Peer,
+            // A cookie: the next initiation carries it. It shows nothing of where the peer is.
+            TunnResult::Done => return Heard::Nothing,
             TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => packet.len(),
             // Decrypted, thus the peer's, but no IP packet.
             TunnResult::Err(WireGuardError::InvalidPacket) if kind == kind::DATA && datagram.len() > OVERHEAD => 0,
@@ -159,16 +172,22 @@ impl Tunnel {
                 return Heard::Nothing;
             }
             TunnResult::WriteToNetwork(reply) => {
-                let answered = reply.first().copied();
                 let index = reply.get(4..8).and_then(|index| index.try_into().ok()).map(u32::from_le_bytes);
-                send(reply);
-                if kind == kind::INITIATION && answered == Some(kind::RESPONSE) {
-                    self.timing.heard(false, now);
-                    self.unconfirmed = index;
-                } else if kind == kind::RESPONSE {
-                    self.timing.heard(false, now);
-                    self.timing.sent(false, now);
-                    self.established(true, now, send);
+                match (kind, reply.first().copied()) {
+                    (kind::INITIATION, Some(kind::RESPONSE)) => {
+                        send(reply);
+                        self.timing.heard(false, now);
+                        self.unconfirmed = index;
+                    }
+                    (kind::RESPONSE, Some(kind::DATA)) => {
+                        send(reply);
+                        self.timing.heard(false, now);
+                        self.timing.sent(false, now);
+                        self.established(true, now, send);
+                    }
+                    // A cookie of our own: whoever sent this has shown nothing yet. Nobody but the peer can write
+                    // messages that make work, so it is not sent: the peer tries again by itself.
+                    _ => return Heard::Nothing,
                 }
                 return Heard::Peer;
             }
@@ -252,6 +271,11 @@ mod tests {
         packets
     }
 
+    /// What answers an initiation, among what was said.
+    fn response(said: Vec<Vec<u8>>) -> Option<Vec<u8>> {
+        said.into_iter().find(|message| message[0] == kind::RESPONSE)
+    }
+
     fn sent(act: impl FnOnce(&mut dyn FnMut(&[u8]))) -> Vec<Vec<u8>> {
         let mut all = Vec::new();
         act(&mut |message| all.push(message.to_vec()));
@@ -291,6 +315,41 @@ mod tests {
         let initiation = sent(|send| a.tick(NOW, send));
         deliver(initiation, &mut b, &mut a);
         assert!(!a.is_live(NOW) && !b.is_live(NOW));
+    }
+
+    #[test]
+    fn copies_of_what_the_peer_said_are_nothing_and_keep_nobody_from_new_keys() {
+        let (mut a, mut b) = pair([5, 5]);
+        let initiation = sent(|send| a.tick(NOW, send));
+        let response = response(sent(|send| _ = b.open(&initiation[0], local(), NOW, send))).expect("one");
+        let _ = sent(|send| assert_eq!(a.open(&response, local(), NOW, send), Heard::Peer));
+        let stranger = [192, 0, 2, 66].into();
+        for _ in 0..100 {
+            let said = sent(|send| assert_eq!(a.open(&response, stranger, NOW, send), Heard::Nothing));
+            assert!(said.is_empty());
+            let said = sent(|send| assert_eq!(b.open(&initiation[0], stranger, NOW, send), Heard::Nothing));
+            assert!(said.is_empty());
+        }
+        assert_eq!(a.handshakes(), 1);
+        assert_eq!(b.handshakes(), 0, "no data came yet");
+    }
+
+    #[test]
+    fn under_load_nothing_shows_where_the_peer_is() {
+        let (mut a, mut b) = pair([5, 5]);
+        let mut silent = false;
+        // More of its own than it would look at in a second, each of them genuine.
+        for number in 0..50 {
+            a.hurry();
+            let now = NOW + smoltcp::time::Duration::from_secs(6 * number);
+            let Some(initiation) = sent(|send| a.tick(now, send)).pop() else { continue };
+            let mut said = Vec::new();
+            let heard = matches!(b.open(&initiation, local(), NOW, &mut |m| said.push(m.to_vec())), Heard::Peer);
+            assert!(said.iter().all(|message| message[0] != 3), "a cookie was sent");
+            assert_eq!(heard, response(said).is_some());
+            silent |= !heard;
+        }
+        assert!(silent, "it was never under load");
     }
 
     #[test]

@@ -8,8 +8,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+mod recent;
 pub mod sample;
 mod write;
+pub use recent::Recent;
 pub use write::{Reset, TcpReset, clamp_mss, tcp_reset};
 
 #[cfg(test)]

@@ -409,6 +409,44 @@ fn bogus_initiations_cost_a_bounded_number_of_handshakes_and_get_cookies() {
     assert_eq!(ends.at_gateway.packets.len(), 1);
 }
 
+/// New keys by the engineer's wish; what both ends say of it.
+fn new_keys(ends: &mut Ends) -> [Vec<Event>; 2] {
+    (ends.at_gateway, ends.at_engineer) = (Wire::default(), Wire::default());
+    ends.engineer.handshake(ends.now, &mut ends.at_engineer);
+    ends.settle();
+    [std::mem::take(&mut ends.at_gateway.events), std::mem::take(&mut ends.at_engineer.events)]
+}
+
+#[test]
+fn garbage_that_names_a_lane_keeps_it_from_no_new_keys() {
+    let mut ends = Ends::up();
+    // It stands in the clear in every data message.
+    let index = ends.engineer.by_session[&session(1)] << 8;
+    for number in 0..1000u32 {
+        let garbage = [&[2, 0, 0, 0][..], &number.to_le_bytes(), &index.to_le_bytes(), &[number as u8; 80]].concat();
+        ends.engineer.take_datagrams(&garbage, usize::MAX, place(66), ends.now, &mut ends.at_engineer);
+    }
+    let both = [vec![Event::Handshake(session(1))], vec![Event::Handshake(session(1))]];
+    assert_eq!(new_keys(&mut ends), both);
+}
+
+#[test]
+fn copies_of_handshakes_get_no_answer_and_keep_nobody_from_new_keys() {
+    let mut ends = Ends::up();
+    let captured: Vec<Vec<u8>> = ends.to_gateway.iter().filter(|it| it[0] == kind::INITIATION).cloned().collect();
+    assert!(!captured.is_empty());
+    ends.at_gateway = Wire::default();
+    for _ in 0..1000 {
+        for copy in &captured {
+            ends.gateway.take_datagrams(copy, usize::MAX, place(66), ends.now, &mut ends.at_gateway);
+        }
+    }
+    assert!(ends.at_gateway.datagrams.is_empty(), "a copy was answered");
+    let both = [vec![Event::Handshake(session(1))], vec![Event::Handshake(session(1))]];
+    assert_eq!(new_keys(&mut ends), both);
+    assert_eq!(ends.report().endpoint, Some(place(1)));
+}
+
 #[test]
 fn a_closed_lane_forgets_its_index_address_and_time() {
     let mut ends = Ends::up();
