@@ -44,6 +44,11 @@ impl Context {
         flags
     }
 
+    /// Whether the log-in comes from a file of the caller's.
+    pub fn has_token_file(&self) -> bool {
+        self.token_file.is_some()
+    }
+
     /// The controller in use.
     pub fn controller(&self) -> Result<Url> {
         if let Some(url) = &self.url {

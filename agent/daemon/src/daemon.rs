@@ -232,7 +232,10 @@ impl Daemon {
     fn handle_time(&mut self, now: Now) {
         if let Some(moved) = self.jumps.look(now) {
             tracing::warn!(moved_ms = moved, "the wall clock jumped; no lane ends by it");
-            self.site.handle_alarm("clock-jump", &format!("the wall clock moved by {moved} ms"), now);
+            // To the second: a person reads it.
+            let far = Span::from_secs(moved.unsigned_abs() / 1000);
+            let way = if moved < 0 { "back" } else { "ahead" };
+            self.site.handle_alarm("clock-jump", &format!("the wall clock moved {far} {way}"), now);
         }
         let due = |at: Option<Boot>| at.is_some_and(|at| at <= now.mono);
         if due(self.link.poll_timeout()) {

@@ -117,6 +117,19 @@ pub async fn login(context: &Context, args: Login) -> Result<()> {
     tell_log_in(context, &token)
 }
 
+/// A new log-in of the same person at the same controller, for a screen that stays open.
+pub async fn log_in_again(context: &Context, password: &str, code: &str) -> Result<Token> {
+    if context.has_token_file() {
+        return Err(Failure::usage("this program was given its log-in with --token-file")
+            .next("write a new token into that file: thinlane whoami --token, where you are logged in"));
+    }
+    let (client, url) = (context.anonymous()?, context.controller()?);
+    let password = SecretText::new(password.to_owned());
+    let token = log_in(&client, &who(context, None)?, &password, code).await?;
+    keep(context, &client, &url, &token)?;
+    Ok(token)
+}
+
 /// `thinlane logout`
 pub async fn logout(context: &Context) -> Result<()> {
     let client = context.client()?;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::Args;
 use thinlane_model::{Boot, Now, SessionId};
+use thinlane_tui::act::Deed;
 use thinlane_tui::decode::{Decoder, Typed};
 use thinlane_tui::pace::Pace;
 use thinlane_tui::page::Found;
@@ -290,9 +291,14 @@ impl<'a> Shell<'a> {
                     });
                 }
                 Effect::Act { deed, .. } => {
-                    let (context, to) = (self.context.clone(), self.back.0.clone());
+                    let (context, to, resync) = (self.context.clone(), self.back.0.clone(), self.resync.clone());
                     tokio::spawn(async move {
+                        let new_login = matches!(deed, Deed::LogIn { .. });
                         let answer = deeds::perform(&context, deed).await;
+                        if new_login {
+                            // It need not wait for the next try.
+                            resync.notify_one();
+                        }
                         let _ = to.send(Back::Answer(Box::new(answer))).await;
                     });
                 }

@@ -2,6 +2,7 @@
 
 use thinlane_model::{Now, RequestId, SessionId, Span};
 use thinlane_wire::api::{LockKind, RequestState, SessionState};
+use zeroize::Zeroizing;
 
 use crate::columns::{request_word, state_word};
 use crate::model::{Model, Peer};
@@ -48,7 +49,16 @@ pub enum Deed {
     Code {
         site: String,
     },
+    /// A new log-in of whoever sits here.
+    LogIn {
+        password: Secret,
+        code: Secret,
+    },
 }
+
+/// What nobody may read over a shoulder or in a log; wiped when dropped.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Zeroizing<String>);
 
 /// At whom or what a question aims; fixed when it is asked, whatever happens to the list behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,13 +71,16 @@ pub enum Target {
     Approve(RequestId),
     Deny(RequestId),
     Code(String),
+    LogIn,
 }
 
-/// A line to be filled in.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A line to be filled in; wiped when dropped.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Field {
     pub label: &'static str,
-    pub text: String,
+    pub text: Zeroizing<String>,
+    /// Shown as stars.
+    pub hidden: bool,
 }
 
 /// Whether something can have been read.
@@ -98,6 +111,8 @@ pub struct Ask {
 const REASON: &str = "reason";
 const NOTE: &str = "note";
 const TIME: &str = "for";
+const PASSWORD: &str = "password";
+const CODE: &str = "code";
 
 impl Ask {
     /// A question about these targets; at least one.
@@ -110,6 +125,7 @@ impl Ask {
             Target::Approve(_) => vec![Field::new(NOTE, "")],
             Target::Deny(_) => vec![Field::new(REASON, "")],
             Target::Unlock(_) | Target::Code(_) => Vec::new(),
+            Target::LogIn => vec![Field { hidden: true, ..Field::new(PASSWORD, "") }, Field::new(CODE, "")],
         };
         Some(Self { targets, chosen: 0, fields, focus: 0, untouched: true, sight: Sight::Unseen, problem: None })
     }
@@ -165,7 +181,12 @@ impl Ask {
     }
 
     fn field(&self, label: &str) -> &str {
-        self.fields.iter().find(|field| field.label == label).map_or("", |field| field.text.trim())
+        self.raw(label).trim()
+    }
+
+    /// With the spaces around it: a password may have them.
+    fn raw(&self, label: &str) -> &str {
+        self.fields.iter().find(|field| field.label == label).map_or("", |field| field.text.as_str())
     }
 
     fn needed(&self, label: &str) -> Result<String, String> {
@@ -203,6 +224,11 @@ impl Ask {
             }
             Target::Deny(request) => Deed::Deny { request, reason: self.needed(REASON)? },
             Target::Code(site) => Deed::Code { site },
+            Target::LogIn => match (self.raw(PASSWORD), self.field(CODE)) {
+                ("", _) => return Err("your password, please".to_owned()),
+                (_, "") => return Err("and the six digits of your authenticator app (Tab)".to_owned()),
+                (password, code) => Deed::LogIn { password: Secret::new(password), code: Secret::new(code) },
+            },
         })
     }
 }
@@ -225,7 +251,33 @@ impl Sight {
 
 impl Field {
     fn new(label: &'static str, text: &str) -> Self {
-        Self { label, text: text.to_owned() }
+        // Room for all of it, so that growing leaves no copies behind.
+        let mut room = Zeroizing::new(String::with_capacity(LONGEST_FIELD * 4));
+        room.push_str(text);
+        Self { label, text: room, hidden: false }
+    }
+}
+
+impl std::fmt::Debug for Field {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.debug_struct("Field").field("label", &self.label).finish_non_exhaustive()
+    }
+}
+
+impl Secret {
+    pub fn new(text: &str) -> Self {
+        Self(Zeroizing::new(text.to_owned()))
+    }
+
+    /// For whoever sends it on.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.write_str("Secret")
     }
 }
 
@@ -290,6 +342,10 @@ pub fn sentence(target: &Target, model: &Model, now: Now) -> String {
         Target::Code(site) => {
             format!("Make an enrolment code for {site}: it is shown once, works once, and voids an earlier one")
         }
+        Target::LogIn => {
+            let who = model.login.as_ref().map(ToString::to_string).unwrap_or_default();
+            format!("Log in again as {who} at {}: the screen stays as it is", model.controller)
+        }
     }
 }
 
@@ -326,6 +382,7 @@ impl Deed {
             Deed::Approve { request, .. } => format!("approving {request} ..."),
             Deed::Deny { request, .. } => format!("denying {request} ..."),
             Deed::Code { site } => format!("asking for a code for {site} ..."),
+            Deed::LogIn { .. } => "logging in ...".to_owned(),
         }
     }
 }

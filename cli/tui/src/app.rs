@@ -54,8 +54,8 @@ pub struct Chooser {
     /// Every column of the list: its id, what it is, and whether it is shown.
     pub rows: Vec<(&'static str, &'static str, bool)>,
     pub at: usize,
-    /// As it was, for leaving without a change.
-    before: Vec<&'static str>,
+    /// As it was, for leaving without a change: columns, order, reversed.
+    before: (Vec<&'static str>, &'static str, bool),
 }
 
 /// An enrolment code on the screen; it is nowhere else.
@@ -99,7 +99,7 @@ pub struct App {
     frozen: Option<Box<Frozen>>,
     pub view: View,
     pub page: Option<Page>,
-    lists: [List; 5],
+    pub(crate) lists: [List; 5],
     pub over: Option<Over>,
     pub outcome: Option<Outcome>,
     pub glyphs: Glyphs,
@@ -321,7 +321,8 @@ impl App {
             | Action::Extend
             | Action::Approve
             | Action::Deny
-            | Action::Code => self.ask(action, now),
+            | Action::Code
+            | Action::LogIn => self.ask(action, now),
             Action::Acknowledge => {
                 let marked = self.model.mark_seen();
                 if let Some(frozen) = &mut self.frozen {
@@ -357,7 +358,7 @@ impl App {
             // Keys of what lies over a view: the table gives them to no view.
             Action::Confirm | Action::Cancel | Action::NextField | Action::PrevField | Action::NextChoice => {}
             Action::PrevChoice | Action::Erase | Action::Clear | Action::Toggle => {}
-            Action::MoveEarlier | Action::MoveLater | Action::Standard => {}
+            Action::MoveEarlier | Action::MoveLater | Action::SortHere | Action::Standard => {}
         }
         Vec::new()
     }
@@ -430,7 +431,7 @@ impl App {
     }
 }
 
-fn index(view: View) -> usize {
+pub(crate) fn index(view: View) -> usize {
     match view {
         View::Sessions | View::Detail => 0,
         View::Requests => 1,

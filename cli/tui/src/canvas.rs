@@ -1,28 +1,28 @@
 //! From a picture to bytes: only what has changed, counted, and written in pieces that the line can carry.
 
-use std::cell::RefCell;
 use std::io::{self, Write};
 use std::ops::Range;
-use std::rc::Rc;
 
-use ratatui::backend::{Backend, ClearType, CrosstermBackend};
-use ratatui::buffer::{Buffer, Cell};
-use ratatui::layout::{Position, Rect};
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
 use thinlane_model::Now;
 
 use crate::app::App;
 use crate::decode::QUESTION;
-use crate::draw;
+use crate::draw::{self, Scene};
+use crate::pen::{Pen, bare, is_same_row};
 
 /// A terminal that remembers what it shows.
 pub struct Canvas<W: Write> {
-    backend: CrosstermBackend<Gathered>,
-    gathered: Gathered,
     to: W,
     shown: Option<Buffer>,
-    cursor: Option<(u16, u16)>,
+    /// Where the cursor is shown, if it is; `None`: nobody knows.
+    cursor: Option<Option<(u16, u16)>>,
     /// The row with which the next piece goes on, so that no row waits for ever.
     from: u16,
+    scene: Option<Scene>,
+    /// Rows of another scene than the last, whose words have not been sent yet.
+    fresh: Vec<bool>,
 }
 
 /// What one piece was.
@@ -36,20 +36,9 @@ pub struct Sent {
     pub first: bool,
 }
 
-/// One piece's bytes: written in one go, so that half a line is never shown.
-#[derive(Clone, Default)]
-struct Gathered(Rc<RefCell<Vec<u8>>>);
-
-impl Gathered {
-    fn len(&self) -> u64 {
-        self.0.borrow().len() as u64
-    }
-}
-
 impl<W: Write> Canvas<W> {
     pub fn new(to: W) -> Self {
-        let gathered = Gathered::default();
-        Self { backend: CrosstermBackend::new(gathered.clone()), gathered, to, shown: None, cursor: None, from: 0 }
+        Self { to, shown: None, cursor: None, from: 0, scene: None, fresh: Vec::new() }
     }
 
     /// Forgets what the terminal shows: the next picture is drawn whole.
@@ -73,92 +62,104 @@ impl<W: Write> Canvas<W> {
         let area = Rect { x: 0, y: 0, width, height };
         let mut next = Buffer::empty(area);
         let drawn = draw::draw(app, &mut next, area, now);
+        let (mut pen, mut bytes) = (Pen::default(), Vec::new());
         let mut shown = match self.shown.take().filter(|shown| shown.area == area) {
             Some(shown) => shown,
             None => {
-                self.backend.clear_region(ClearType::All)?;
-                self.cursor = Some((0, 0));
+                pen.clear(&mut bytes);
+                (self.cursor, self.scene) = (None, None);
                 Buffer::empty(area)
             }
         };
-        let (whole, first) = self.send(&mut shown, &next, &drawn.first, most)?;
-        match drawn.cursor {
-            // What was drawn has moved it.
-            Some((x, y)) if self.gathered.len() > 0 || self.cursor != drawn.cursor => {
-                self.backend.set_cursor_position(Position { x, y })?;
-                if self.cursor.is_none() {
-                    self.backend.show_cursor()?;
-                }
-            }
-            Some(_) => {}
-            None if self.cursor.is_some() => self.backend.hide_cursor()?,
-            None => {}
+        if self.scene.as_ref() != Some(&drawn.scene) {
+            // Read from the top, and the words before what adorns them: a code's picture is no adornment.
+            self.fresh = vec![drawn.scene != Scene::Code; usize::from(height)];
+            (self.scene, self.from) = (Some(drawn.scene), 0);
         }
-        self.cursor = drawn.cursor;
+        let (whole, first) = self.send(&mut pen, &mut shown, &next, &drawn.first, most, &mut bytes);
         self.shown = Some(shown);
-        let mut bytes = std::mem::take(&mut *self.gathered.0.borrow_mut());
+        if let Some(at) = drawn.cursor.filter(|_| !bytes.is_empty() || self.cursor != Some(drawn.cursor)) {
+            // What was drawn has moved it.
+            pen.point(at, &mut bytes);
+        }
+        if self.cursor.map(|at| at.is_some()) != Some(drawn.cursor.is_some()) {
+            bytes.extend_from_slice(if drawn.cursor.is_some() { b"\x1b[?25h" } else { b"\x1b[?25l" });
+        }
+        self.cursor = Some(drawn.cursor);
         if !bytes.is_empty() {
+            pen.rest(&mut bytes);
             if ask {
                 bytes.extend_from_slice(QUESTION);
             }
+            // In one go: half a line is never shown.
             self.to.write_all(&bytes)?;
             self.to.flush()?;
         }
         Ok(Sent { bytes: bytes.len() as u64, whole, first })
     }
 
-    /// Sends rows until `most` bytes are full; whether all are sent, and whether the first ones are.
-    fn send(&mut self, shown: &mut Buffer, next: &Buffer, first: &[Range<u16>], most: u64) -> io::Result<(bool, bool)> {
-        let changes = shown.diff(next);
-        let before = self.gathered.len();
-        if changes.is_empty() {
-            return Ok((true, true));
-        }
-        self.backend.draw(changes.iter().copied())?;
-        if self.gathered.len() <= most {
-            *shown = next.clone();
-            return Ok((true, true));
-        }
-        // Too much for one piece: row by row, and the rest the next time.
-        self.gathered.0.borrow_mut().truncate(before as usize);
-        let mut rows: Vec<&[(u16, u16, &Cell)]> = changes.chunk_by(|one, other| one.1 == other.1).collect();
+    /// Adds rows until `most` bytes are full; whether all are sent, and whether the first ones are.
+    fn send(
+        &mut self,
+        pen: &mut Pen,
+        shown: &mut Buffer,
+        next: &Buffer,
+        first: &[Range<u16>],
+        most: u64,
+        bytes: &mut Vec<u8>,
+    ) -> (bool, bool) {
         let height = next.area.height.max(1);
-        let (mut from, now) = (self.from, self.from);
-        let rank = |row: u16| {
-            let place = first.iter().position(|rows| rows.contains(&row)).unwrap_or(first.len());
-            let turn = if place < first.len() { row } else { (row + height - now % height) % height };
-            (place, turn)
+        let changed: Vec<u16> = (0..next.area.height).filter(|y| !is_same_row(shown, next, *y)).collect();
+        let (mut whole, mut all) = (*pen, bytes.clone());
+        changed.iter().for_each(|y| whole.row(shown, next, *y, &mut all));
+        if all.len() as u64 <= most {
+            (*pen, *bytes, *shown) = (whole, all, next.clone());
+            self.fresh.fill(false);
+            return (true, true);
+        }
+        // Too much for one piece: row by row, and the rest the next time. A new scene's words go before what adorns
+        // them, and what is looked at before everything else.
+        let adorned = self.scene != Some(Scene::Code);
+        let words = if adorned { bare(shown, next, 0..height) } else { next.clone() };
+        let now = self.from;
+        let place = |row: u16| first.iter().position(|rows| rows.contains(&row)).unwrap_or(first.len());
+        let turn = |row: u16| if place(row) < first.len() { row } else { (row + height - now % height) % height };
+        let fresh = |row: u16| self.fresh.get(usize::from(row)).copied().unwrap_or(false);
+        let mut steps: Vec<(bool, u16)> = changed.iter().map(|y| (false, *y)).collect();
+        steps.extend(changed.iter().filter(|y| fresh(**y)).map(|y| (true, *y)));
+        let class = |(bare, row): (bool, u16)| match (bare, place(row) < first.len()) {
+            (true, true) => 0,
+            (false, true) if !fresh(row) => 0,
+            (true, false) => 1,
+            (false, true) => 2,
+            (false, false) => 3,
         };
-        rows.sort_by_key(|cells| rank(cells[0].1));
-        let mut sent = 0;
-        for cells in &rows {
-            let (at, row) = (self.gathered.len(), cells[0].1);
-            self.backend.draw(cells.iter().copied())?;
-            if sent > 0 && self.gathered.len() > most {
-                self.gathered.0.borrow_mut().truncate(at as usize);
+        steps.sort_by_key(|step| (class(*step), place(step.1), turn(step.1)));
+        let (mut sent, mut done) = (0, 0);
+        for (bare, row) in &steps {
+            let picture = if *bare { &words } else { next };
+            let (mut one, before) = (*pen, bytes.len());
+            one.row(shown, picture, *row, bytes);
+            if sent > 0 && bytes.len() as u64 > most {
+                bytes.truncate(before);
                 break;
             }
-            sent += 1;
-            if rank(row).0 == first.len() {
-                from = row + 1;
+            (*pen, done) = (one, done + 1);
+            sent += usize::from(bytes.len() > before);
+            if let Some(fresh) = self.fresh.get_mut(usize::from(*row)) {
+                *fresh = false;
+            }
+            if !bare && place(*row) == first.len() {
+                self.from = (row + 1) % height;
             }
             for x in next.area.left()..next.area.right() {
-                shown[(x, row)] = next[(x, row)].clone();
+                shown[(x, *row)] = picture[(x, *row)].clone();
             }
         }
-        self.from = from % height;
-        Ok((sent == rows.len(), rows[sent..].iter().all(|cells| rank(cells[0].1).0 == first.len())))
-    }
-}
-
-impl Write for Gathered {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.borrow_mut().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    /// The backend flushes after each of its commands; a piece is sent when it is whole.
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        let left = &steps[done..];
+        // Where the words stand, what adorns them need not be waited for.
+        let waits =
+            left.iter().any(|(bare, row)| place(*row) < first.len() && (*bare || !is_same_row(shown, &words, *row)));
+        (left.is_empty(), !waits)
     }
 }

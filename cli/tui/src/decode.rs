@@ -142,7 +142,8 @@ fn letter(first: u8, bytes: &[u8]) -> Option<(usize, Option<char>)> {
     }
 }
 
-/// A sequence of the terminal, Esc alone, or Esc before a letter: Alt, which is no key of ours and must not act.
+/// A sequence of the terminal, Esc alone, or Esc before a letter. That is Alt, which is no key of ours and must not act,
+/// or two keys that a slow line brought together: so it is the Esc, which only ever leaves, and the letter is nothing.
 fn escape(bytes: &[u8]) -> Step {
     match bytes.get(1) {
         None => Step::More,
@@ -163,7 +164,7 @@ fn escape(bytes: &[u8]) -> Step {
         }
         Some(&ESC) => Step::Is(1, Some(Typed::Key(Key::Esc))),
         Some(&first) => match letter(first, &bytes[1..]) {
-            Some((length, _)) => Step::Is(1 + length, None),
+            Some((length, _)) => Step::Is(1 + length, Some(Typed::Key(Key::Esc))),
             None => Step::More,
         },
     }
@@ -258,11 +259,12 @@ mod tests {
     }
 
     #[test]
-    fn escape_and_a_letter_in_one_read_do_nothing() {
-        for bytes in
-            [&b"\x1bx"[..], b"\x1b\xc3\xa9", b"\x1b[1;3A", b"\x1b[[A", b"\x1b[15~", b"\x1b]0;x\x07", b"\x1bP1\x1b\\"]
-        {
+    fn escape_and_a_letter_in_one_read_leave_and_never_act() {
+        for bytes in [&b"\x1b[1;3A"[..], b"\x1b[[A", b"\x1b[15~", b"\x1b]0;x\x07", b"\x1bP1\x1b\\"] {
             assert_eq!(keys(bytes), [], "{bytes:?}");
+        }
+        for bytes in [&b"\x1bx"[..], b"\x1b\xc3\xa9", b"\x1b\r"] {
+            assert_eq!(keys(bytes), [Typed::Key(Key::Esc)], "{bytes:?}");
         }
         assert_eq!(keys(b"\x1b\x1b[A"), [Typed::Key(Key::Esc), Typed::Key(Key::Up)]);
     }

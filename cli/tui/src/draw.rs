@@ -9,10 +9,11 @@ use thinlane_model::Now;
 use thinlane_wire::api::RequestState;
 
 use crate::app::{App, Over};
-use crate::keys::{self, View};
+use crate::keys::{self, Places, View};
 use crate::model::Link;
 use crate::notice::{Attention, Weight, attention};
 use crate::paint::Paint;
+use crate::rights;
 use crate::text::{self, Tone};
 use crate::view;
 
@@ -28,6 +29,19 @@ pub struct Drawn {
     pub cursor: Option<(u16, u16)>,
     /// Rows that the person looks at, the most important first.
     pub first: Vec<Range<u16>>,
+    pub scene: Scene,
+}
+
+/// What is on the screen, whatever it says: another scene is another picture from top to bottom.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub enum Scene {
+    /// The window is too small for any.
+    #[default]
+    Nothing,
+    /// A list, a page, and what lies over it.
+    View(View, Places),
+    /// An enrolment code.
+    Code,
 }
 
 /// Draws everything into `area`.
@@ -47,7 +61,7 @@ pub fn draw(app: &mut App, buffer: &mut Buffer, area: Rect, now: Now) -> Drawn {
     let needs = attention(app.shown(now).model, app.shown(now).now);
     head(app, &mut paint, area, now);
     let mut top = area.y + 1;
-    for line in banner(app, &needs, area.height, now) {
+    for line in banner(app, &needs, area, now) {
         let style = app.glyphs.style(line.1).add_modifier(Modifier::REVERSED);
         let filled = app.glyphs.fit(&line.0, usize::from(area.width), false);
         paint.text(area.x, top, area.width, &filled, style);
@@ -80,7 +94,11 @@ pub fn draw(app: &mut App, buffer: &mut Buffer, area: Rect, now: Now) -> Drawn {
     }
     footer(app, &mut paint, Rect { y: bottom + 2, height: 1, ..area });
     let over = view::over::draw(app, &mut paint, area, main, now);
-    Drawn { cursor: over.or(cursor), first: paint.into_first() }
+    let scene = match &app.over {
+        Some(Over::Code(..)) => Scene::Code,
+        _ => Scene::View(app.top(), app.place()),
+    };
+    Drawn { cursor: over.or(cursor), first: paint.into_first(), scene }
 }
 
 /// Views with their numbers, and how live the picture is.
@@ -137,7 +155,7 @@ fn live(app: &App, now: Now) -> (String, Tone) {
 }
 
 /// What needs a person now: one line, more on a tall screen; what does not fit is counted.
-fn banner(app: &App, needs: &[Attention], height: u16, now: Now) -> Vec<(String, Tone)> {
+fn banner(app: &App, needs: &[Attention], area: Rect, now: Now) -> Vec<(String, Tone)> {
     let mut lines = Vec::new();
     if let Link::Lost { since, why, retry_at } = &app.model.link {
         let old = text::about(since.until(now.mono).as_millis());
@@ -145,11 +163,15 @@ fn banner(app: &App, needs: &[Attention], height: u16, now: Now) -> Vec<(String,
             0 => "trying now".to_owned(),
             wait => format!("next try in {}", text::about(wait)),
         };
-        lines.push((format!(" NOT LIVE: this is as of {old} ago; {next}: {why}"), Tone::Bad));
+        // On two lines where one would cut why.
+        let told =
+            text::wrap(&format!("NOT LIVE: this is as of {old} ago; {next}: {why}"), usize::from(area.width) - 2);
+        let rest = (told.len() > 1).then(|| (format!("   {}", told[1..].join(" ")), Tone::Bad));
+        lines.extend(told.first().map(|first| (format!(" {first}"), Tone::Bad)).into_iter().chain(rest));
     } else if let Some(old) = app.model.stale(now).filter(|_| app.model.link == Link::Live) {
         lines.push((format!(" NOT LIVE: the controller has said nothing for {}", text::about(old)), Tone::Bad));
     }
-    let room = match height {
+    let room = match area.height {
         0..30 => 1,
         30..45 => 3,
         _ => 5,
@@ -189,7 +211,10 @@ fn status(app: &App, paint: &mut Paint<'_>, area: Rect, now: Now) {
 fn footer(app: &App, paint: &mut Paint<'_>, area: Rect) {
     let place = app.place();
     let mut x = area.x;
-    for line in keys::TABLE.iter().filter(|line| line.places & place != 0 && !line.label.is_empty()) {
+    let mine = |line: &&keys::Binding| rights::others(line.action, &app.model).is_none();
+    let here = |line: &&keys::Binding| line.places & place != 0 && !line.label.is_empty();
+    // What one may not do is not offered; the help says who may.
+    for line in keys::TABLE.iter().filter(here).filter(mine) {
         let Some(key) = line.keys.first() else { continue };
         let (key, label) = (key.to_string(), line.label);
         let wide = (key.len() + label.len() + 1) as u16;

@@ -34,6 +34,7 @@ pub enum Action {
     Approve,
     Deny,
     Code,
+    LogIn,
     Acknowledge,
     Filter,
     SortNext,
@@ -59,6 +60,7 @@ pub enum Action {
     Toggle,
     MoveEarlier,
     MoveLater,
+    SortHere,
     Standard,
 }
 
@@ -161,7 +163,13 @@ pub static TABLE: &[Binding] = &[
         "filter",
         "filter: words that must all be there; !word must not; site:north looks in one column",
     ),
-    bind(&[Key::Char('>'), Key::Char('s')], LISTS, Action::SortNext, "sort", "sort by the next column"),
+    bind(
+        &[Key::Char('>'), Key::Char('s')],
+        LISTS,
+        Action::SortNext,
+        "sort",
+        "sort by the next column; kept with c and Enter",
+    ),
     bind(&[Key::Char('<'), Key::Char('S')], LISTS, Action::SortPrev, "", "sort by the column before"),
     bind(&[Key::Char('r')], LISTS, Action::Reverse, "", "reverse the order"),
     bind(&[Key::Char('c')], LISTS, Action::Columns, "columns", "choose columns and their order; kept in tui.toml"),
@@ -186,6 +194,13 @@ pub static TABLE: &[Binding] = &[
     bind(&[Key::Char('5')], MAIN, Action::Go(View::Log), "", "the log"),
     bind(&[Key::Tab, Key::Right], MAIN, Action::NextView, "", "the next view"),
     bind(&[Key::BackTab, Key::Left], MAIN, Action::PrevView, "", "the view before"),
+    bind(
+        &[Key::Char('L')],
+        MAIN,
+        Action::LogIn,
+        "",
+        "log in again, when the log-in is about to end or has ended; the screen stays",
+    ),
     bind(&[Key::Ctrl('r')], MAIN, Action::Resync, "", "fetch everything from the controller again"),
     bind(&[Key::Ctrl('l')], MAIN | OVER, Action::Redraw, "", "draw the whole screen again"),
     bind(&[Key::Char('q')], MAIN, Action::Quit, "quit", "leave; sessions go on"),
@@ -213,6 +228,7 @@ pub static TABLE: &[Binding] = &[
     bind(&[Key::Char(' ')], COLUMNS, Action::Toggle, "on/off", "show or hide the column"),
     bind(&[Key::Char('+'), Key::Right], COLUMNS, Action::MoveLater, "later", "move the column to the right"),
     bind(&[Key::Char('-'), Key::Left], COLUMNS, Action::MoveEarlier, "earlier", "move the column to the left"),
+    bind(&[Key::Char('s')], COLUMNS, Action::SortHere, "sort", "sort by this column, shown or not; again: reversed"),
     bind(&[Key::Char('0')], COLUMNS, Action::Standard, "standard", "the standard columns again"),
     bind(
         &[Key::Enter, Key::Char('c')],
@@ -271,6 +287,15 @@ pub static CHAPTERS: &[(&str, Places)] = &[
     ("In the filter's line", FILTER),
     ("In the choice of columns", COLUMNS),
     ("In this help, and over an enrolment code", HELP | CODE),
+];
+
+/// What a filter understands, as the help says it: what to write, and what it means.
+pub static FILTERS: &[(&str, &str)] = &[
+    ("erik north", "rows with both words, wherever they stand; capitals do not matter"),
+    ("!acme", "rows without that word"),
+    ("site:north", "rows with that in one column; columns are called as the key c names them, shown or not"),
+    ("!path:relay", "rows without that in that column"),
+    ("denied:7", "numbers are looked for in a named column only, because they change all the time"),
 ];
 
 /// The lines of one chapter: each stands in the first that it fits.

@@ -26,6 +26,8 @@ pub enum Input {
         login: Login,
         roles: Vec<String>,
         controller: String,
+        /// When the log-in ends, on the controller's clock.
+        until: Option<Wall>,
     },
     /// Everything live at once; what the screen knows beside it is out of date.
     Snapshot(Box<Overview>),
@@ -89,6 +91,8 @@ pub struct Model {
     pub login: Option<Login>,
     pub roles: Vec<String>,
     pub controller: String,
+    /// When the log-in ends, on the controller's clock.
+    pub until: Option<Wall>,
     pub link: Link,
     /// When the controller was heard last.
     pub heard: Boot,
@@ -111,6 +115,7 @@ impl Default for Model {
             login: None,
             roles: Vec::new(),
             controller: String::new(),
+            until: None,
             link: Link::Opening,
             heard: Boot::default(),
             sessions: BTreeMap::new(),
@@ -190,10 +195,11 @@ impl Model {
     /// Takes one input.
     pub fn take(&mut self, input: Input, now: Now) {
         match input {
-            Input::Hello { login, roles, controller } => {
+            Input::Hello { login, roles, controller, until } => {
                 self.login = Some(login);
                 self.roles = roles;
                 self.controller = controller;
+                self.until = until;
                 return;
             }
             Input::LogReadable(readable) => self.log_readable = readable,

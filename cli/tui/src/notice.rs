@@ -11,6 +11,8 @@ use crate::text;
 pub const LOG_UNAVAILABLE: &str = "log-unavailable";
 /// After so many milliseconds an alarm that nobody marked leaves the banner; it stays in its list.
 pub const BANNER_TIME: u64 = 30 * 60_000;
+/// A log-in that ends within so many milliseconds is said.
+const LOGIN_ENDS: u64 = 20 * 60_000;
 /// A gateway's clock that is further off than this is worth a look, in milliseconds.
 const CLOCK_OFF: i64 = 5_000;
 
@@ -194,6 +196,16 @@ pub fn attention(model: &Model, now: Now) -> Vec<Attention> {
     let mut say = |weight, site: Option<&str>, kind: &str, text: String| {
         found.push(Attention { weight, site: site.map(str::to_owned), kind: kind.to_owned(), text });
     };
+    if let Some(until) = model.until {
+        match model.controller_now(now).until(until).as_millis() {
+            0 => say(Weight::Urgent, None, "login-ended", "your log-in has ended: L logs in again".to_owned()),
+            left if left < LOGIN_ENDS => {
+                let text = format!("your log-in ends in {}: L logs in again, the screen stays", text::about(left));
+                say(Weight::Warn, None, "login-ends", text);
+            }
+            _ => {}
+        }
+    }
     let mut open = std::collections::BTreeMap::new();
     for peer in model.live() {
         open.entry(&peer.view.site).or_insert((0u64, peer)).0 += 1;

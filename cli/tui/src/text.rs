@@ -112,6 +112,16 @@ impl Glyphs {
         if self.unicode { "▶ " } else { "> " }
     }
 
+    /// Behind the title of the column that a list is sorted by.
+    pub fn order(self, reverse: bool) -> &'static str {
+        match (reverse, self.unicode) {
+            (false, true) => "▲",
+            (true, true) => "▼",
+            (false, false) => "^",
+            (true, false) => "v",
+        }
+    }
+
     /// Between things on one line.
     pub fn dot(self) -> &'static str {
         if self.unicode { " · " } else { " - " }

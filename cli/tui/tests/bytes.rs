@@ -6,11 +6,11 @@ use std::cell::RefCell;
 use std::io::Write;
 use std::rc::Rc;
 
-use common::{RICH, at, overview, session, site, small};
+use common::{POOR, RICH, at, crowd, overview, session, site, small};
 use jiff::tz::TimeZone;
 use thinlane_tui::canvas::Canvas;
 use thinlane_tui::pace::{BYTES_PER_SECOND, Pace};
-use thinlane_tui::{App, Config, Input, Key};
+use thinlane_tui::{App, Config, Glyphs, Input, Key, View};
 use thinlane_wire::api::LiveEvent;
 
 #[derive(Clone, Default)]
@@ -125,4 +125,32 @@ fn a_quiet_screen_costs_next_to_nothing() {
     let sent = canvas.show(&mut app, (120, 40), u64::MAX, true, at(30_000)).expect("a line");
     assert_eq!(sent.bytes, 0, "no change, no byte");
     assert_eq!(line.0.borrow().len(), before);
+}
+
+/// Bytes of each step from list to list, of a question, and of leaving it again.
+fn steps(glyphs: Glyphs, size: (u16, u16)) -> Vec<(&'static str, u64)> {
+    let mut app = crowd(glyphs);
+    let mut canvas = Canvas::new(Line::default());
+    let mut show = |app: &mut App| canvas.show(app, size, u64::MAX, true, at(0)).expect("a line").bytes;
+    let mut steps = vec![("the first", show(&mut app))];
+    for view in View::LISTS.into_iter().cycle().skip(1).take(View::LISTS.len()) {
+        app.view = view;
+        steps.push((view.word(), show(&mut app)));
+    }
+    for (name, key) in [("down", Key::Down), ("kill?", Key::Char('x')), ("left", Key::Esc), ("help", Key::Char('?'))] {
+        app.press(key, at(0));
+        steps.push((name, show(&mut app)));
+    }
+    steps
+}
+
+#[test]
+fn another_list_costs_little_more_than_its_words() {
+    for (glyphs, size, most) in [(RICH, (80, 24), 2_700), (POOR, (80, 24), 2_400), (RICH, (120, 40), 7_000)] {
+        let steps = steps(glyphs, size);
+        eprintln!("{size:?}, {glyphs:?}: {steps:?}");
+        for (name, bytes) in &steps[1..] {
+            assert!(*bytes <= most, "{name} at {size:?}: {bytes} bytes, of {most}");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 mod common;
 
 use common::{POOR, RICH, at, buffer, event, id, overview, picture, session, site, small, write};
+use ratatui::buffer::Buffer;
 use ratatui::style::{Color, Modifier};
 use serde_json::json;
 use thinlane_tui::{Input, Key, View};
@@ -131,6 +132,10 @@ fn a_lost_connection_says_how_old_the_picture_is_and_when_it_is_tried_again() {
     let lines = picture(&mut app, 100, 24, at(40_000));
     assert!(lines[0].ends_with("STALE 30 s"), "{lines:#?}");
     assert!(lines[1].contains("NOT LIVE: this is as of 30 s ago; next try in 2 s: no route to host"), "{lines:#?}");
+    let why = "WRONG CERTIFICATE: 198.51.100.2:7443 is not the controller you trust: its CA has sha256:aa, expected sha256:bb";
+    app.take(Input::Lost { why: why.into(), retry_at }, at(41_000));
+    let lines = picture(&mut app, 80, 24, at(41_000)).join("\n");
+    assert!(lines.contains("WRONG CERTIFICATE") && lines.contains("is not the controller you trust"), "{lines}");
     // Half a minute of silence on an open stream is told as well.
     app.take(overview(Vec::new(), Vec::new(), Vec::new()), at(50_000));
     assert!(picture(&mut app, 100, 24, at(50_000))[0].ends_with("live 03:00:50"));
@@ -348,6 +353,25 @@ fn packets_that_a_kernel_has_merged_are_marked_as_such() {
     assert!(!page(false).contains("merged"), "{}", page(false));
 }
 
+/// What a phone reads from the screen: every cell is two squares, one above the other.
+fn photograph(screen: &Buffer) -> Option<String> {
+    const SIDE: usize = 4;
+    let light = |x: usize, y: usize| {
+        let cell = &screen[((x / SIDE) as u16, (y / SIDE / 2) as u16)];
+        let ground = cell.modifier.contains(Modifier::REVERSED) || cell.bg == Color::Indexed(231);
+        let ink = match cell.symbol() {
+            "█" => true,
+            "▀" => (y / SIDE).is_multiple_of(2),
+            "▄" => !(y / SIDE).is_multiple_of(2),
+            _ => false,
+        };
+        if ground && !ink { 255 } else { 0 }
+    };
+    let (width, height) = (usize::from(screen.area.width) * SIDE, usize::from(screen.area.height) * 2 * SIDE);
+    let mut image = rqrr::PreparedImage::prepare_from_greyscale(width, height, light);
+    image.detect_grids().first().map(|grid| grid.decode().expect("a code").1)
+}
+
 #[test]
 fn an_enrolment_code_is_a_picture_where_it_fits_and_letters_everywhere() {
     let code = thinlane_tui::Code {
@@ -369,6 +393,7 @@ fn an_enrolment_code_is_a_picture_where_it_fits_and_letters_everywhere() {
         let (blocks, light) = (lines.matches('█').count(), light.count());
         assert_eq!(blocks > 50 || light > 300, drawn, "{blocks} {light}: {lines}");
         assert!(!lines.contains('#'), "a letter is no dark square to a phone: {lines}");
+        assert_eq!(photograph(&drawing).as_deref(), drawn.then_some(code.code.as_str()));
         // It is gone with a key, and nothing keeps it.
         app.press(Key::Esc, at(0));
         assert!(!picture(&mut app, size.0, size.1, at(0)).join("\n").contains("7K2M"));

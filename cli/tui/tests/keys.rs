@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{RICH, at, event, id, overview, picture, request, session, site, small, write};
+use common::{RICH, at, entry, event, hello_as, id, overview, picture, request, session, site, small, write};
 use serde_json::json;
 use thinlane_model::Span;
 use thinlane_tui::act::Deed;
@@ -338,4 +338,124 @@ fn the_newest_alarm_is_followed_until_one_looks_at_an_older_one() {
     app.take(denied(79), at(0));
     assert_eq!(app.model.notices.len(), rows);
     assert_eq!(app.model.notices.back().map(|notice| notice.packets), Some(1));
+}
+
+#[test]
+fn what_ones_roles_do_not_permit_is_said_before_anything_is_asked() {
+    let mut app = small(RICH);
+    app.take(hello_as(&["auditor"], None), at(0));
+    for (view, key, says) in [
+        (View::Sessions, 'x', "killing a session is for ops or admin, and you are auditor"),
+        (View::Sessions, 'l', "locking is for ops or admin"),
+        (View::Sessions, 'e', "giving more time is for ops or admin or requester"),
+        (View::Requests, 'a', "is decided by approver, and you are auditor"),
+        (View::Requests, 'd', "is decided by approver"),
+        (View::Sites, 't', "an enrolment code is for site-tech or ops or admin"),
+        (View::Sites, 'u', "unlocking is for ops or admin"),
+    ] {
+        app.view = view;
+        app.press(Key::Down, at(0));
+        app.press(Key::Char(key), at(0));
+        assert!(app.over.is_none(), "{key} asked");
+        let seen = look(&mut app);
+        assert!(seen.contains(says), "{key}: {seen}");
+    }
+    let seen = look(&mut app);
+    assert!(!seen.lines().last().is_some_and(|keys| keys.contains("code")), "what is refused is not offered: {seen}");
+    app.press(Key::Char('?'), at(0));
+    let help = picture(&mut app, 120, 200, at(0)).join(" ");
+    assert!(help.contains("(for ops or admin, not for you) stop the selected session now"), "{help}");
+    assert!(help.contains("What a filter understands") && help.contains("site:north"), "{help}");
+}
+
+#[test]
+fn ones_own_request_and_one_that_is_approved_already_are_not_asked_about() {
+    let mut app = small(RICH);
+    let mut own = request(91, "pending");
+    own["user"] = json!("olga");
+    let mut half = request(92, "pending");
+    half["approvals"] = json!([{"by": "olga", "roles": ["approver"], "at": "2026-11-22T02:59:00Z"}]);
+    for (one, says) in
+        [(own, "your own request"), (half, "is in already"), (request(93, "approved"), "approved already")]
+    {
+        app.take(overview(Vec::new(), vec![one], Vec::new()), at(0));
+        app.view = View::Requests;
+        app.list_mut(View::Requests).selected = None;
+        app.press(Key::Down, at(0));
+        app.press(Key::Char('a'), at(0));
+        let seen = look(&mut app);
+        assert!(app.over.is_none() && seen.contains(says), "{seen}");
+    }
+}
+
+#[test]
+fn a_log_in_that_ends_is_said_and_made_again_without_leaving_the_screen() {
+    let mut app = small(RICH);
+    app.take(hello_as(&["ops"], Some(12 * 60_000)), at(0));
+    assert!(look(&mut app).contains("LOOK: your log-in ends in 12 min: L logs in again"));
+    app.press(Key::Char('L'), at(0));
+    write(&mut app, "correct horse", at(0));
+    let seen = look(&mut app);
+    assert!(seen.contains("Log in again as olga at hq:7443") && seen.contains("*************"), "{seen}");
+    assert!(!seen.contains("correct"), "a password is on the screen: {seen}");
+    assert!(!format!("{:?}", app.over).contains("correct"), "{:?}", app.over);
+    assert!(app.press(Key::Enter, at(0)).is_empty(), "without a code");
+    app.press(Key::Tab, at(0));
+    write(&mut app, "123456", at(0));
+    match deed(app.press(Key::Enter, at(0))) {
+        Deed::LogIn { password, code } => assert_eq!((password.expose(), code.expose()), ("correct horse", "123456")),
+        other => panic!("{other:?}"),
+    }
+    app.take(hello_as(&["ops"], Some(12 * 3_600_000)), at(0));
+    assert!(!look(&mut app).contains("your log-in"));
+    // Until somebody does, it is the first thing to be read.
+    assert!(picture(&mut app, 80, 24, at(13 * 3_600_000)).join("\n").contains("NOW: your log-in has ended"));
+}
+
+#[test]
+fn any_column_sorts_from_the_choice_of_columns_and_the_title_says_so() {
+    let mut app = small(RICH);
+    app.press(Key::Char('c'), at(0));
+    for _ in 0..8 {
+        app.press(Key::Down, at(0));
+    }
+    app.press(Key::Char('s'), at(0));
+    app.press(Key::Char('s'), at(0));
+    let sort = app.list(View::Sessions).sort;
+    assert!(sort == "down" && app.list(View::Sessions).reverse, "{sort}");
+    assert!(look(&mut app).lines().nth(1).is_some_and(|titles| titles.contains("down/▼")), "{}", look(&mut app));
+    let effects = app.press(Key::Enter, at(0));
+    assert!(
+        matches!(&effects[..], [Effect::Save(text)] if text.contains("sort = \"down\"\nreverse = true")),
+        "{effects:?}"
+    );
+    app.press(Key::Char('c'), at(0));
+    app.press(Key::Char('s'), at(0));
+    app.press(Key::Esc, at(0));
+    assert_eq!(app.list(View::Sessions).sort, "down", "leaving changes nothing");
+}
+
+#[test]
+fn a_whole_night_leaves_no_more_behind_than_an_hour() {
+    let mut app = small(RICH);
+    let mut most = (0, 0, 0, 0);
+    for turn in 0..2_600u64 {
+        let now = at(turn * 5_000);
+        let mut over = session(100 + turn, 0, 1, 1);
+        over["state"] = json!("ended");
+        let mut decided = request(1_000 + turn, "denied");
+        decided["id"] = json!(id("req", 1_000 + turn));
+        let flow = json!({"schema": 1, "at": "2026-11-22T03:00:00Z", "site": "north", "session": id("ses", turn), "packets": 1, "direction": "up",
+            "protocol": "tcp", "source": "198.19.0.1", "destination": "198.18.0.1", "port": turn});
+        for input in [event("session", over), event("request", decided), event("denied", flow)] {
+            app.take(input, now);
+        }
+        app.take(Input::Entries(vec![entry(turn, 0)]), now);
+        app.tick(now);
+        let model = &app.model;
+        let size = (model.sessions.len(), model.requests.len(), model.notices.len(), model.entries.len());
+        most = (most.0.max(size.0), most.1.max(size.1), most.2.max(size.2), most.3.max(size.3));
+    }
+    assert!(most.0 <= 7 + 201 && most.1 <= 200 && most.2 <= 2_000 && most.3 <= 2_000, "{most:?}");
+    assert!(most.2 == 2_000 && most.3 == 2_000, "it was a long night: {most:?}");
 }

@@ -174,7 +174,7 @@ fn nothing_piles_up_and_moving_is_seen_within_a_second_at_9600_bits_a_second() {
 
 #[test]
 fn a_question_can_be_read_and_answered_while_the_whole_screen_changes() {
-    for (per_second, size, bound) in [(960, (80, 24), 4_000), (2_400, (80, 24), 2_000), (8_000, (120, 40), 1_400)] {
+    for (per_second, size, bound) in [(960, (80, 24), 2_500), (2_400, (80, 24), 1_200), (8_000, (120, 40), 800)] {
         let keys = [Key::Down, Key::Char('x'), Key::Esc];
         let night = night(per_second, size, &keys);
         eprintln!("{per_second} bytes a second, {size:?}, asking: {night:?}");
@@ -189,11 +189,11 @@ fn enter_counts_only_when_the_question_has_arrived() {
     let mut canvas = Canvas::new(Queue::default());
     canvas.show(&mut app, (80, 24), u64::MAX, true, at(0)).expect("a line");
     app.press(Key::Char('x'), at(10));
-    let sent = canvas.show(&mut app, (80, 24), 256, true, at(10)).expect("a line");
+    let sent = canvas.show(&mut app, (80, 24), 120, true, at(10)).expect("a line");
     assert!(!sent.first && !sent.whole, "too long for one piece: {sent:?}");
     assert!(app.press(Key::Enter, at(20)).is_empty(), "it is still on its way");
     let mut pieces = 1;
-    while !canvas.show(&mut app, (80, 24), 256, true, at(30)).expect("a line").first {
+    while !canvas.show(&mut app, (80, 24), 120, true, at(30)).expect("a line").first {
         pieces += 1;
         assert!(pieces < 12, "it ends");
     }

@@ -126,6 +126,10 @@ fn what_is_wrong_with_the_gateway(lab: &Lab) -> Result<()> {
     let mute = bench.check();
     lab.agent_process("north", "resume")?;
     mute?.has("PROBLEM agent-mute")?;
+    // A pager that is left early is no reason to panic.
+    let words = format!("thinlane-agent check --dir {dir} --run-dir {} | true", lab.root().join("run-north").display());
+    let left = lab.on("north", &["sh", "-c", &words]).run()?.good()?;
+    ensure!(left.stderr.is_empty(), "{left:?}");
     let nobody = bench.empty("nobody")?.check(&[])?;
     nobody.has("PROBLEM not-enrolled")?.lacks("agent-not-running")?;
     Ok(())

@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
-use thinlane_lab::{Case, Lab, main as run, now_ms, wait_until};
+use thinlane_lab::{Background, Case, Lab, main as run, now_ms, wait_until};
 
 const CASES: &[Case] = &[
     ("the_right_peer_of_two_is_stopped_at_80_by_24", the_right_peer_is_stopped),
     ("a_request_is_approved_and_a_site_locked_in_place", a_request_is_approved_and_a_site_locked),
     ("a_controller_that_comes_back_is_followed_again", a_controller_that_comes_back_is_followed_again),
+    ("a_clock_that_jumps_at_a_gateway_is_in_the_banner", a_clock_that_jumps_is_in_the_banner),
+    ("a_log_in_that_has_ended_is_made_again_without_leaving", a_log_in_is_made_again),
     ("scripts_get_one_picture", scripts_get_one_picture),
 ];
 
@@ -191,6 +193,74 @@ fn a_controller_that_comes_back_is_followed_again(lab: &Lab) -> Result<()> {
     terminal.is_given_back_after("TERM")?;
     drop(terminal);
     Terminal::open(lab, "C")?.is_given_back_after("HUP")
+}
+
+fn a_clock_that_jumps_is_in_the_banner(lab: &Lab) -> Result<()> {
+    let terminal = Terminal::open(lab, "C.UTF-8")?;
+    let clock = lab.root().join("clock-of-south");
+    std::fs::write(&clock, "+0\n")?;
+    let (dir, run) = (lab.root().join("agent-south"), lab.root().join("run-south"));
+    lab.agent_process("south", "stop")?;
+    // The clock is what the file says, from one moment to the next.
+    let script = format!(
+        "exec env LD_PRELOAD=$(ls /usr/lib/*/faketime/libfaketimeMT.so.1) FAKETIME_TIMESTAMP_FILE={} FAKETIME_NO_CACHE=1 \
+         FAKETIME_DONT_FAKE_MONOTONIC=1 {} run --dir {} --run-dir {} --lan lan",
+        clock.display(),
+        lab.bin().join("thinlane-agent").display(),
+        dir.display(),
+        run.display()
+    );
+    let agent = Background::start(lab.on("south", &["sh", "-c", &script]))?;
+    let seen = lab.wait_ready("south").and_then(|()| {
+        // What came before is not what is looked for.
+        terminal.press(&["m"])?;
+        // A jump is one against an earlier look.
+        std::thread::sleep(std::time::Duration::from_secs(3));
+        std::fs::write(&clock, "+2h\n")?;
+        // An idle agent looks at its clock when something else is due.
+        wait_until(60_000, "the jump is in the banner", || {
+            let seen = terminal.screen()?;
+            Ok(seen.contains(" NOW") && seen.contains("south: the gateway's clock jumped"))
+        })?;
+        terminal.press(&["4", "End"])?;
+        terminal.wait("the wall clock moved 2h ahead")?;
+        terminal.press(&["m"])?;
+        wait_until(15_000, "the banner is gone", || Ok(!terminal.screen()?.contains(" NOW")))
+    });
+    agent.signal("TERM")?;
+    agent.finish(10_000)?;
+    lab.agent_process("south", "start")?;
+    seen
+}
+
+fn a_log_in_is_made_again(lab: &Lab) -> Result<()> {
+    let lane = lab.lane("south-plc1", "echo-tcp", "3m")?;
+    let terminal = Terminal::open(lab, "C.UTF-8")?;
+    terminal.wait("south-plc1")?;
+    terminal.press(&["Down", "/", "south", "Enter"])?;
+    terminal.wait("filter \"south\"")?;
+    // As after twelve hours: the controller knows the token no more.
+    lab.thinlane("olga", &["logout"]).run()?.good()?;
+    lab.script(&["controller", "stop"]).run()?.good()?;
+    lab.script(&["controller", "start"]).run()?.good()?;
+    terminal.wait("L logs in again")?;
+    let setup: serde_json::Value = serde_json::from_slice(&std::fs::read(lab.root().join("olga.setup.json"))?)?;
+    let code = setup["recovery_codes"][0].as_str().context("a recovery code")?;
+    terminal.press(&["L", "olga-has-a-long-password", "Tab", code])?;
+    let asked = terminal.wait("Log in again as olga")?;
+    ensure!(!asked.contains("olga-has-a"), "a password is on the screen: {asked}");
+    terminal.press(&["Enter"])?;
+    terminal.wait("logged in as olga")?;
+    let seen = terminal.wait("live ")?;
+    ensure!(seen.contains("south-plc1") && seen.contains("filter \"south\""), "another view: {seen}");
+    lab.wait_ready("south")?;
+    // With the new log-in, on the row that was selected.
+    terminal.press(&["x"])?;
+    terminal.wait("Enter does this")?;
+    terminal.press(&["Enter"])?;
+    terminal.wait("is closed (killed)")?;
+    ensure!(lane.show()?["end_reason"] == "killed");
+    Ok(())
 }
 
 fn scripts_get_one_picture(lab: &Lab) -> Result<()> {

@@ -53,7 +53,7 @@ pub fn isolate(args: &IsolateArgs, dirs: &Dirs, json: bool) -> Result<(), Failur
     if json {
         println!("{{\"schema\":1,\"isolated\":{on},\"closed\":{closed}}}");
     } else if on {
-        println!("isolated; {closed} lanes were closed");
+        println!("isolated; {}", lanes_closed(closed));
     } else {
         println!("not isolated");
     }
@@ -98,12 +98,20 @@ fn asked(dirs: &Dirs, on: bool) -> Result<usize, Failure> {
             let closed = close_lanes()?;
             match error {
                 AskError::NotRunning => Ok(closed),
-                error => Err(Failure::new(format_args!("{closed} lanes were closed in the kernel, but {error}"))
+                error => Err(Failure::new(format_args!("{} in the kernel, but {error}", lanes_closed(closed)))
                     .next("restart the agent, then thinlane-agent check")),
             }
         }
         Err(AskError::NotRunning) => Ok(0),
         Err(error) => Err(Failure::new(error).next("restart the agent")),
+    }
+}
+
+fn lanes_closed(count: usize) -> String {
+    match count {
+        0 => "no lane was open".to_owned(),
+        1 => "1 lane was closed".to_owned(),
+        more => format!("{more} lanes were closed"),
     }
 }
 

@@ -23,7 +23,9 @@ pub async fn perform(context: &Context, deed: Deed) -> Answer {
         let next = failure.next.map(|next| format!(" ({next})")).unwrap_or_default();
         Answer::Failed(format!("not done: {}{next}", failure.message))
     };
-    match context.client() {
+    // A log-in needs no log-in.
+    let client = if matches!(deed, Deed::LogIn { .. }) { context.anonymous() } else { context.client() };
+    match client {
         Ok(client) => try_perform(context, &client, deed).await.unwrap_or_else(failed),
         Err(failure) => failed(failure),
     }
@@ -66,6 +68,10 @@ async fn try_perform(context: &Context, client: &Client, deed: Deed) -> Result<A
         Deed::Deny { request, reason } => {
             let view: RequestView = client.post(&verb("requests", request, "deny"), &Reason { reason }).await?;
             Answer::Done(format!("{request} is denied: {} will not work on {}", view.user, view.asset))
+        }
+        Deed::LogIn { password, code } => {
+            let token = crate::cmd::account::log_in_again(context, password.expose(), code.expose().trim()).await?;
+            Answer::Done(format!("logged in as {} until {}", token.user, time::local(token.expires_at)))
         }
         Deed::Code { site } => {
             let code: NewCode = client.post(&verb("sites", &site, "token"), &json!({})).await?;

@@ -7,7 +7,9 @@ use thinlane_model::{SessionId, Span};
 use thinlane_tui::Input;
 use thinlane_tui::notice::BANNER_TIME;
 use thinlane_tui::page::Found;
-use thinlane_wire::api::{HistoryView, List, LiveEvent, LogEntry, Overview, RequestView, SessionView, WhoAmI};
+use thinlane_wire::api::{
+    ErrorCode, HistoryView, List, LiveEvent, LogEntry, Overview, RequestView, SessionView, WhoAmI,
+};
 use tokio::sync::{Notify, mpsc};
 
 use crate::api::paths::{encode, item, query, verb};
@@ -34,7 +36,8 @@ pub async fn hello(context: &Context) -> Result<Input> {
         (Some(host), Some(port)) => format!("{host}:{port}"),
         (host, _) => host.unwrap_or_default().to_owned(),
     };
-    Ok(Input::Hello { login: who.user, roles: who.roles.iter().map(|role| role.to_string()).collect(), controller })
+    let roles = who.roles.iter().map(|role| role.to_string()).collect();
+    Ok(Input::Hello { login: who.user, roles, controller, until: Some(who.token_expires_at) })
 }
 
 /// The newest entries of the log, and all of the last half hour as far as that is not too many: an alarm that still
@@ -79,7 +82,10 @@ pub fn start(context: &Context, to: &mpsc::Sender<Input>, resync: &Arc<Notify>) 
             let pause = Duration::from_secs(PAUSES[failures.min(PAUSES.len() - 1)]);
             failures += 1;
             let retry_at = boot_clock() + Span::from(pause);
-            let why = match &failure.next {
+            let why = match failure.next.as_deref() {
+                // First: a narrow screen cuts the end.
+                Some("thinlane login") => format!("L logs in again: {}", failure.message),
+                _ if failure.exit == Exit::Verification => format!("WRONG CERTIFICATE: {}", failure.message),
                 Some(next) if failure.exit == Exit::Denied => format!("{} ({next})", failure.message),
                 _ => failure.message,
             };
@@ -114,6 +120,8 @@ async fn follow(
         return Ok(());
     }
     let mut stream: EventStream = client.events("/events").await?;
+    // Roles may have changed meanwhile, and a new log-in lasts longer.
+    let _ = to.send(hello(context).await?).await;
     snapshot(&client, to).await?;
     first.notify_one();
     *failures = 0;
@@ -121,6 +129,7 @@ async fn follow(
         let heard = tokio::select! {
             heard = stream.hear() => heard?,
             () = resync.notified() => {
+                let _ = to.send(hello(context).await?).await;
                 snapshot(&client, to).await?;
                 continue;
             }
@@ -172,7 +181,7 @@ async fn follow_log(context: &Context, to: &mpsc::Sender<Input>) {
                 }
                 continue;
             }
-            Err(failure) if failure.is(thinlane_wire::api::ErrorCode::Forbidden) => {
+            Err(failure) if failure.is(ErrorCode::Forbidden) => {
                 // Nobody listens any more: then nobody needs to know.
                 let _ = to.send(Input::LogReadable(false)).await;
                 return;

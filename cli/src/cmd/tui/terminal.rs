@@ -100,6 +100,7 @@ fn give_back() -> bool {
     let was = TAKEN.swap(false, Ordering::SeqCst);
     if was {
         // A terminal that is gone needs nothing; each step is tried whatever became of the one before.
+        let _ = io::stdout().write_all(b"\x1b[m");
         let _ = execute!(io::stdout(), DisableBracketedPaste, cursor::Show);
         let _ = execute!(io::stdout(), LeaveAlternateScreen);
         let _ = terminal::disable_raw_mode();

@@ -7,6 +7,7 @@ use super::{App, Effect, Over};
 use crate::act::{Ask, Target};
 use crate::keys::{Action, View};
 use crate::page::Page;
+use crate::rights;
 use crate::table::RowId;
 use crate::text::Tone;
 
@@ -70,6 +71,9 @@ impl App {
     }
 
     fn targets(&self, action: Action) -> Result<Vec<Target>, String> {
+        if let Some(why) = rights::refusal(action, &self.model) {
+            return Err(why);
+        }
         let selected = self.list(self.view).selected.as_ref();
         let nothing = || "select a row first (arrows): nothing is done to nobody".to_owned();
         match action {
@@ -78,15 +82,21 @@ impl App {
                 if !self.model.sessions.get(&id).is_some_and(|peer| peer.is_live()) {
                     return Err(format!("{id} is not open any more"));
                 }
-                Ok(vec![if action == Action::Kill { Target::Kill(id) } else { Target::Extend(id) }])
+                if action == Action::Kill {
+                    return Ok(vec![Target::Kill(id)]);
+                }
+                rights::of_extension(&id, &self.model).map_or_else(|| Ok(vec![Target::Extend(id)]), Err)
             }
             Action::Lock => self.lockable().ok_or_else(nothing),
             Action::Approve | Action::Deny => match selected {
                 Some(RowId::Request(id)) => {
-                    Ok(vec![if action == Action::Approve { Target::Approve(*id) } else { Target::Deny(*id) }])
+                    let approve = action == Action::Approve;
+                    let target = if approve { Target::Approve(*id) } else { Target::Deny(*id) };
+                    rights::of_decision(id, approve, &self.model).map_or_else(|| Ok(vec![target]), Err)
                 }
                 _ => Err(nothing()),
             },
+            Action::LogIn => Ok(vec![Target::LogIn]),
             Action::Code => match selected {
                 Some(RowId::Site(name)) => Ok(vec![Target::Code(name.to_string())]),
                 _ => Err(nothing()),

@@ -90,7 +90,8 @@ impl App {
     pub(super) fn choose_columns(&mut self) {
         let list = self.list(self.view);
         let rows = rows(self.view, &list.columns);
-        self.over = Some(Over::Columns(Chooser { rows, at: 0, before: list.columns.clone() }));
+        let before = (list.columns.clone(), list.sort, list.reverse);
+        self.over = Some(Over::Columns(Chooser { rows, at: 0, before }));
     }
 
     fn act_columns(&mut self, mut chooser: Chooser, action: Action, now: Now) -> Vec<Effect> {
@@ -114,9 +115,16 @@ impl App {
                 chooser.rows.swap(chooser.at, chooser.at + 1);
                 chooser.at += 1;
             }
+            Action::SortHere => {
+                if let Some(row) = chooser.rows.get(chooser.at) {
+                    let list = self.list_mut(view);
+                    (list.reverse, list.sort) = (list.sort == row.0 && !list.reverse, row.0);
+                }
+            }
             Action::Standard => chooser.rows = rows(view, &standard_of(view)),
             Action::Cancel => {
-                self.list_mut(view).columns = chooser.before;
+                let list = self.list_mut(view);
+                (list.columns, list.sort, list.reverse) = chooser.before;
                 return Vec::new();
             }
             Action::Confirm => return self.keep_columns(&chooser, now),

@@ -469,13 +469,20 @@ pub(crate) fn story(row: &Notice) -> String {
     }
 }
 
-fn missing(row: &Asked, _: &Ctx<'_>, _: usize) -> Cell {
+fn missing(row: &Asked, _: &Ctx<'_>, width: usize) -> Cell {
     if row.view.state != RequestState::Pending {
         return Cell::dim("-");
     }
     let demands = row.view.decision.obligations.approvers.iter().filter(|demand| demand.missing > 0);
-    let each: Vec<String> = demands.map(|demand| format!("{} {}", demand.missing, demand.roles.join("/"))).collect();
-    if each.is_empty() { Cell::dim("-") } else { Cell::plain(each.join(", ")) }
+    let each: Vec<String> =
+        demands.clone().map(|demand| format!("{} {}", demand.missing, demand.roles.join("/"))).collect();
+    let text = each.join(", ");
+    match text.len() {
+        0 => Cell::dim("-"),
+        // How many says more than half of whom; below the list it stands in full.
+        long if long > width => Cell::plain(demands.map(|demand| demand.missing).sum::<u32>().to_string()),
+        _ => Cell::plain(text),
+    }
 }
 
 /// The word for a state.

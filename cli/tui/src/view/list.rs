@@ -155,14 +155,16 @@ fn draw<'m, R: Listed>(
 
     let mut x = area.x + 2;
     for (column, width) in &columns {
-        let mark = match (column.id == list.sort, list.reverse, glyphs.unicode) {
-            (false, ..) => "",
-            (true, false, true) => "▲",
-            (true, true, true) => "▼",
-            (true, false, false) => "^",
-            (true, true, false) => "v",
+        let wide = usize::from(*width);
+        // The mark stays where the title has to be cut.
+        let title = match column.id == list.sort {
+            true if column.title.len() >= wide => {
+                let cut: String = column.title.chars().take(wide.saturating_sub(1)).collect();
+                cut + glyphs.order(list.reverse)
+            }
+            true => glyphs.fit(&format!("{}{}", column.title, glyphs.order(list.reverse)), wide, column.right),
+            false => glyphs.fit(column.title, wide, column.right),
         };
-        let title = glyphs.fit(&format!("{}{mark}", column.title), usize::from(*width), column.right);
         paint.text(x, area.y, *width, &title, Style::new().add_modifier(Modifier::BOLD | Modifier::UNDERLINED));
         x += width + 1;
     }

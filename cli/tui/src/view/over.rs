@@ -11,6 +11,7 @@ use crate::keys;
 use crate::model::Model;
 use crate::paint::Paint;
 use crate::qr;
+use crate::rights;
 use crate::text::{self, Glyphs, Tone};
 
 /// Draws it; where the cursor belongs.
@@ -23,12 +24,13 @@ pub fn draw(app: &mut App, paint: &mut Paint<'_>, area: Rect, main: Rect, now: N
             Some(question(ask, &app.model, glyphs, paint, area, now))
         }
         Over::Columns(chooser) => {
-            columns(chooser, glyphs, paint, area);
+            let list = app.lists[crate::app::index(app.view)].clone();
+            columns(chooser, (list.sort, list.reverse), glyphs, paint, area);
             None
         }
         Over::Help(at) => {
             app.height = usize::from(main.height.saturating_sub(2));
-            *at = help(*at, glyphs, paint, area);
+            *at = help(*at, &app.model, glyphs, paint, area);
             None
         }
         Over::Code(code, sight) => {
@@ -79,7 +81,10 @@ fn question(ask: &Ask, model: &Model, glyphs: Glyphs, paint: &mut Paint<'_>, are
         let wrote = paint.text(x, y, wide, &label, glyphs.style(if here { Tone::Strong } else { Tone::Plain }));
         let room = wide.saturating_sub(wrote);
         // The end of a long text is where one writes.
-        let clean = glyphs.clean(&field.text);
+        let clean = match field.hidden {
+            true => "*".repeat(field.text.chars().count()),
+            false => glyphs.clean(&field.text),
+        };
         let skip = clean.chars().count().saturating_sub(usize::from(room.saturating_sub(1)));
         let shown: String = clean.chars().skip(skip).collect();
         paint.text(x + wrote, y, room, &shown, Style::new().add_modifier(Modifier::UNDERLINED));
@@ -99,6 +104,10 @@ fn hint(ask: &Ask) -> String {
     match (ask.targets.len() > 1, ask.fields.len()) {
         (true, _) => "Left/Right: another target; Tab: the next field".to_owned(),
         (false, 2..) => "Tab: the next field".to_owned(),
+        (false, 1) if ask.fields[0].text.is_empty() => match ask.target() {
+            Target::Approve(_) => "a note for the log, if you like".to_owned(),
+            _ => "type why: it stands in the log".to_owned(),
+        },
         (false, 1) => "type to replace the text".to_owned(),
         (false, _) => String::new(),
     }
@@ -130,26 +139,30 @@ fn said(target: &Target, model: &Model) -> Option<String> {
     ))
 }
 
-fn columns(chooser: &Chooser, glyphs: Glyphs, paint: &mut Paint<'_>, area: Rect) {
+fn columns(chooser: &Chooser, sort: (&str, bool), glyphs: Glyphs, paint: &mut Paint<'_>, area: Rect) {
     // The list's titles stay in sight: the choice shows there at once.
     let height = (chooser.rows.len() as u16 + 2).min(area.height.saturating_sub(7));
     let frame = place(area, 76, height);
-    paint.frame(frame, "columns: Space on/off, +/- move, Enter keeps", glyphs.style(Tone::Strong));
+    paint.frame(frame, "columns: Space on/off, +/- move, s sort, Enter keeps", glyphs.style(Tone::Strong));
     let rows = usize::from(frame.height.saturating_sub(2));
     let offset = (chooser.at + 1).saturating_sub(rows);
     for (line, (at, (id, what, shown))) in chooser.rows.iter().enumerate().skip(offset).take(rows).enumerate() {
         let mark = if *shown { "[x]" } else { "[ ]" };
         let pointer = if at == chooser.at { glyphs.pointer() } else { "  " };
-        let text = glyphs.fit(&format!("{pointer}{mark} {id:<12} {what}"), usize::from(frame.width - 2), false);
+        let text = glyphs.fit(
+            &format!("{pointer}{mark} {id:<12}{} {what}", if sort.0 == *id { glyphs.order(sort.1) } else { " " }),
+            usize::from(frame.width - 2),
+            false,
+        );
         let style = if at == chooser.at { Style::new().add_modifier(Modifier::REVERSED) } else { Style::new() };
         paint.text(frame.x + 1, frame.y + 1 + line as u16, frame.width - 2, &text, style);
     }
 }
 
 /// The help: every line of the table of keys. How far down it is, at most.
-fn help(at: usize, glyphs: Glyphs, paint: &mut Paint<'_>, area: Rect) -> usize {
+fn help(at: usize, model: &Model, glyphs: Glyphs, paint: &mut Paint<'_>, area: Rect) -> usize {
     let frame = Rect { height: area.height - 1, ..area };
-    let lines = help_lines(usize::from(frame.width.saturating_sub(4)));
+    let lines = help_lines(usize::from(frame.width.saturating_sub(4)), model);
     let rows = usize::from(frame.height.saturating_sub(2));
     let at = at.min(lines.len().saturating_sub(rows));
     let more = if at + rows < lines.len() { ", more below" } else { "" };
@@ -165,8 +178,7 @@ fn help(at: usize, glyphs: Glyphs, paint: &mut Paint<'_>, area: Rect) -> usize {
 }
 
 /// The help's lines, generated from the table of keys.
-pub fn help_lines(width: usize) -> Vec<(String, Tone)> {
-    const KEYS: usize = 18;
+pub fn help_lines(width: usize, model: &Model) -> Vec<(String, Tone)> {
     let mut lines = Vec::new();
     for (at, (title, _)) in keys::CHAPTERS.iter().enumerate() {
         if at > 0 {
@@ -175,14 +187,30 @@ pub fn help_lines(width: usize) -> Vec<(String, Tone)> {
         lines.push(((*title).to_owned(), Tone::Strong));
         for line in keys::chapter(at) {
             let names: Vec<String> = line.keys.iter().map(ToString::to_string).collect();
-            let wrapped = text::wrap(line.help, width.saturating_sub(KEYS + 2));
-            for (row, part) in wrapped.iter().enumerate() {
-                let name = if row == 0 { names.join(", ") } else { String::new() };
-                lines.push((format!("  {name:<KEYS$}{part}"), Tone::Plain));
+            match rights::others(line.action, model) {
+                None => explain(&mut lines, &names.join(", "), line.help, Tone::Plain, width),
+                // Said, not only dimmed.
+                Some(who) => {
+                    let what = format!("(for {who}, not for you) {}", line.help);
+                    explain(&mut lines, &names.join(", "), &what, Tone::Dim, width);
+                }
             }
         }
     }
+    lines.extend([(String::new(), Tone::Plain), ("What a filter understands".to_owned(), Tone::Strong)]);
+    for (example, what) in keys::FILTERS {
+        explain(&mut lines, example, what, Tone::Plain, width);
+    }
     lines
+}
+
+/// A key or a word, and what it does, on as many lines as that takes.
+fn explain(lines: &mut Vec<(String, Tone)>, name: &str, what: &str, tone: Tone, width: usize) {
+    const NAMES: usize = 18;
+    for (row, part) in text::wrap(what, width.saturating_sub(NAMES + 2)).into_iter().enumerate() {
+        let name = if row == 0 { name } else { "" };
+        lines.push((format!("  {name:<NAMES$}{part}"), tone));
+    }
 }
 
 /// The modules of a line as blank letters on a light and a dark ground: a `#` is no dark square to a phone.

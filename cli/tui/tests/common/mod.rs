@@ -7,7 +7,7 @@ use ratatui::layout::Rect;
 use serde_json::{Value, json};
 use thinlane_model::{Boot, Now, Wall};
 use thinlane_tui::{App, Config, Glyphs, Input, Key};
-use thinlane_wire::api::{LiveEvent, Overview};
+use thinlane_wire::api::{LiveEvent, LogEntry, Overview};
 
 /// 2026-11-22T03:00:00Z, a night shift.
 pub const NIGHT: i64 = 1_795_316_400_000;
@@ -77,7 +77,17 @@ pub fn event(kind: &str, view: Value) -> Input {
 }
 
 pub fn hello() -> Input {
-    Input::Hello { login: "olga".parse().expect("a login"), roles: vec!["ops".into()], controller: "hq:7443".into() }
+    hello_as(&["ops", "approver"], None)
+}
+
+/// Olga with these roles, logged in until so many milliseconds into the shift.
+pub fn hello_as(roles: &[&str], until: Option<i64>) -> Input {
+    Input::Hello {
+        login: "olga".parse().expect("a login"),
+        roles: roles.iter().map(ToString::to_string).collect(),
+        controller: "hq:7443".into(),
+        until: until.map(|millis| Wall::from_millis(NIGHT + millis)),
+    }
 }
 
 /// A screen with a small world on it: seven sessions with 5, 10, 15 ... minutes left.
@@ -88,6 +98,35 @@ pub fn small(glyphs: Glyphs) -> App {
     let sites = vec![site(1, "north", "online", 3), site(2, "south", "online", 2), site(3, "west", "online", 2)];
     app.take(overview(sessions, vec![request(90, "pending")], sites), at(0));
     app
+}
+
+/// A screen with an ordinary night on it: 40 sessions, 12 requests, 15 sites, and a log with some alarms in it.
+pub fn crowd(glyphs: Glyphs) -> App {
+    let mut app = App::new(Config::default(), glyphs, TimeZone::UTC).expect("a screen");
+    app.take(hello(), at(0));
+    let sessions = (1..=40).map(|number| session(number, number * 40_000, 9_000 * number, 70_000 * number)).collect();
+    let requests = (0..12).map(|number| request(number, if number < 4 { "pending" } else { "approved" })).collect();
+    let sites = (0..15).map(|number| site(number, &format!("station-{number}"), "online", number as u32 % 4)).collect();
+    app.take(overview(sessions, requests, sites), at(0));
+    let entries = (0..120).map(|index| entry(index, index as i64 * 1_000 - 3_600_000)).collect();
+    app.take(Input::Entries(entries), at(0));
+    app
+}
+
+/// An entry of the log: now a refused log-in, now an alarm, now somebody at work.
+pub fn entry(index: u64, millis: i64) -> LogEntry {
+    let (kind, entry) = match index % 3 {
+        0 => ("auth.failed", json!({"login": "erik", "address": "203.0.113.7", "why": "wrong password"})),
+        1 => (
+            "alarm.raised",
+            json!({"site": "site_00000001", "alarm": "isolated", "detail": "the key switch at the cabinet"}),
+        ),
+        _ => ("session.opened", json!({"session": id("ses", index), "asset": "north-rtu7", "user": "erik"})),
+    };
+    let entry = json!({
+        "schema": 1, "index": index, "time": moment(millis), "actor": "person:erik", "kind": kind, "entry": entry, "leaf_hash": "",
+    });
+    serde_json::from_value(entry).expect("an entry")
 }
 
 /// The picture, line by line, without spaces at the ends.
