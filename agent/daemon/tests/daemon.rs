@@ -231,7 +231,7 @@ fn the_sites_own_switch_closes_everything_and_nothing_remote_opens_it() {
     let (session, tool) = opened(&lab, 1, Span::from_secs(60));
     let said = lab.ok(&["isolate", "on"]);
     assert!(!tool.ask(), "it returned after the close");
-    assert!(said.contains("1 lanes"), "{said}");
+    assert!(said.contains("1 lane was closed"), "{said}");
     assert_eq!(lab.controller.closing(session.id).reason, EndReason::Isolated);
     assert!(!lab.agent(&["status", "--check", "ready"]).status.success());
     checks_out(&lab);
