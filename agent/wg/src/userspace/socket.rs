@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind as bind_to, setsockopt, socket, sockopt,
 };
+use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
 
 /// What the kernel may hold for us while the thread is busy: of what comes, a few milliseconds at full speed, because
 /// a datagram that finds no room is lost; of what leaves, less, because there we wait, and what waits here delays
@@ -36,6 +37,10 @@ fn bind_one(listen: SocketAddr, mark: Option<u32>) -> io::Result<UdpSocket> {
     if let Some(mark) = mark {
         setsockopt(&fd, sockopt::Mark, &mark)?;
     }
+    // Over IPv4, like the kernel's own WireGuard: no "don't fragment". A narrow link on the way then cuts what is too
+    // long; with it such a datagram would be lost, for ever where the router's ICMP is filtered. What this machine
+    // knows of the path still counts, and what leaves as one is still cut to size before (ip(7): IP_PMTUDISC_DONT).
+    set_ip_mtu_discover(&fd, Ipv4PathMtuDiscovery::DONT)?;
     // Smaller buffers than asked for are slower, not wrong. Beyond the administrator's limit needs CAP_NET_ADMIN,
     // which whoever makes an interface has.
     if setsockopt(&fd, sockopt::RcvBufForce, &RECEIVE).is_err() {

@@ -136,8 +136,13 @@ pub struct End {
 
 impl End {
     pub fn start(ns: &str, name: &str, port: u16) -> Self {
+        Self::narrowed(ns, name, port, 1420)
+    }
+
+    /// One whose interface takes packets of `mtu` bytes.
+    pub fn narrowed(ns: &str, name: &str, port: u16, mtu: u16) -> Self {
         let (sender, events) = channel();
-        let mut config = UserspaceConfig::new(name, "thinlane test");
+        let mut config = UserspaceConfig { mtu, ..UserspaceConfig::new(name, "thinlane test") };
         config.listen = SocketAddr::from(([0, 0, 0, 0], port));
         config.events = Some(Box::new(move |event| {
             let _ = sender.send(event);
