@@ -46,6 +46,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_reader_that_is_not_ours_reads_the_picture() {
+        const CODE: &str = "7K2M-9Q4X-ABCD-EFGH-JKMN";
+        let bytes = qr(CODE).expect("a picture");
+        let mut reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().expect("a PNG");
+        let mut pixels = vec![0; reader.output_buffer_size().expect("a size")];
+        let side = reader.next_frame(&mut pixels).expect("pixels").width as usize;
+        let mut image = rqrr::PreparedImage::prepare_from_greyscale(side, side, |x, y| pixels[y * side + x]);
+        let found = image.detect_grids();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].decode().expect("a code").1, CODE);
+    }
+
+    #[test]
     fn the_picture_reads_back_as_the_modules_of_the_code() {
         const CODE: &str = "7K2M-9Q4X-ABCD-EFGH";
         let bytes = qr(CODE).expect("a picture");

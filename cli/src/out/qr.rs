@@ -39,6 +39,40 @@ mod tests {
         assert!(code.lines().all(|line| line.starts_with("\u{1b}[38;5;16;48;5;231m") && line.ends_with("\u{1b}[0m")));
     }
 
+    /// What a phone sees: each letter is a column of two squares, `#` for a light one.
+    fn photograph(lines: &[String]) -> String {
+        const MODULE: usize = 4;
+        let squares: Vec<Vec<bool>> = lines
+            .iter()
+            .flat_map(|line| {
+                let half = |both: [char; 2]| line.chars().map(|letter| both.contains(&letter)).collect::<Vec<_>>();
+                [half(['█', '▀']), half(['█', '▄'])]
+            })
+            .collect();
+        let (width, height) = (squares[0].len() * MODULE, squares.len() * MODULE);
+        let light = |x: usize, y: usize| if squares[y / MODULE][x / MODULE] { 255 } else { 0 };
+        let mut image = rqrr::PreparedImage::prepare_from_greyscale(width, height, light);
+        let found = image.detect_grids();
+        found.first().map(|grid| grid.decode().expect("a code").1).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_phone_reads_it_from_a_dark_terminal_and_black_on_white_from_any() {
+        let plain: Vec<String> = render(URI, false).expect("a code").lines().map(str::to_owned).collect();
+        assert_eq!(photograph(&plain), URI, "light blocks on a dark ground");
+        let strip = |line: &str| line.replace("\u{1b}[38;5;16;48;5;231m", "").replace("\u{1b}[0m", "");
+        // Black blocks on white: the other way round.
+        let turned = |letter: char| match letter {
+            '█' => ' ',
+            ' ' => '█',
+            '▀' => '▄',
+            _ => '▀',
+        };
+        let colour = render(URI, true).expect("a code");
+        let black: Vec<String> = colour.lines().map(|line| strip(line).chars().map(turned).collect()).collect();
+        assert_eq!(photograph(&black), URI);
+    }
+
     #[test]
     fn too_long_a_text_has_no_code() {
         assert!(render(&"x".repeat(10_000), false).is_none());
