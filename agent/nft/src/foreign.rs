@@ -15,12 +15,18 @@ use crate::object::{self, kind};
 use crate::ruleset::{self, MARK, SHARED_INTERFACE};
 use crate::{About, BaseConfig};
 
+mod fuzz;
+
+pub use fuzz::fuzz_foreign;
+
 const DUMP: u16 = libc::NLM_F_DUMP as u16;
 const FORWARD: u32 = 2;
 /// `NFPROTO_INET` and `NFPROTO_IPV4`: the families that see a lane's packet here.
 const FAMILIES: [u8; 2] = [libc::NFPROTO_INET as u8, libc::NFPROTO_IPV4 as u8];
 /// How deep jumps are followed.
 const DEPTH: usize = 8;
+/// How many rules are looked at for one chain: jumps to chains that jump on multiply.
+const STEPS: usize = 20_000;
 /// A chain that nobody has: what a trial batch ends with.
 const NOWHERE: &str = "thinlane-trial-ends-here";
 
@@ -55,7 +61,7 @@ impl Nft {
             }
             let all = rules.as_ref().expect("just read");
             let table = (*family, chain.table.clone());
-            let passes = match all.follow(&table, &chain.name, lan, DEPTH) {
+            let passes = match all.follow(&table, &chain.name, lan) {
                 Follow::Accepted => Passes::Yes,
                 Follow::Dropped => Passes::No,
                 Follow::Unclear => Passes::Unclear,
@@ -203,12 +209,19 @@ enum Act {
 }
 
 impl Rules {
-    fn follow(&self, table: &(u8, String), chain: &str, lan: Option<&str>, depth: usize) -> Follow {
+    fn follow(&self, table: &(u8, String), chain: &str, lan: Option<&str>) -> Follow {
+        self.walk(table, chain, lan, DEPTH, &mut STEPS.clone())
+    }
+
+    /// With so many jumps and rules left.
+    fn walk(&self, table: &(u8, String), chain: &str, lan: Option<&str>, depth: usize, left: &mut usize) -> Follow {
         if depth == 0 {
             return Follow::Unclear;
         }
         let key = (table.0, table.1.clone(), chain.to_owned());
         for rule in self.0.get(&key).map_or(&[][..], Vec::as_slice) {
+            let Some(fewer) = left.checked_sub(1) else { return Follow::Unclear };
+            *left = fewer;
             let holds = holds(rule, lan);
             if holds == Some(false) {
                 continue;
@@ -220,7 +233,7 @@ impl Rules {
                 Act::Return => Follow::Back,
                 Act::Other => Follow::Unclear,
                 Act::Jump(to) | Act::Goto(to) if holds.is_some() => {
-                    let below = self.follow(table, &to, lan, depth - 1);
+                    let below = self.walk(table, &to, lan, depth - 1, left);
                     if below == Follow::Back && matches!(act(rule), Act::Jump(_)) {
                         continue;
                     }

@@ -40,6 +40,8 @@ use thinlane_model::{Counters, Limits, SessionId, Span, Tuple};
 pub use attr::AttrError;
 pub use denied::{Denied, DeniedLog, Direction};
 pub use error::{Difference, NftError};
+#[doc(hidden)]
+pub use foreign::fuzz_foreign;
 pub use foreign::{ForeignForward, Passes};
 pub use message::About;
 pub use nft::Nft;

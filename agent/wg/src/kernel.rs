@@ -25,11 +25,14 @@ use crate::device::{Backend, Device, DeviceError, Event, LaneReport, LaneSpec};
 use crate::link::{Link, LinkError};
 
 mod challenge;
+mod fuzz;
 mod lock;
 mod wire;
 mod worker;
 
 pub use challenge::challenge;
+#[doc(hidden)]
+pub use fuzz::{fuzz_genetlink, fuzz_genetlink_seeds};
 pub use lock::Marks;
 use worker::{Command, Worker};
 

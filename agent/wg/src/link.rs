@@ -8,12 +8,15 @@ use std::net::{IpAddr, Ipv4Addr};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE};
 
 mod beneath;
+mod fuzz;
 mod message;
 pub(crate) mod rules;
 mod socket;
 #[cfg(test)]
 mod tests;
 
+#[doc(hidden)]
+pub use fuzz::{fuzz_rtnetlink, fuzz_rtnetlink_seeds};
 use message::{Message, RouteHead, attribute, ifa, ifla, rta};
 pub use socket::LinkError;
 use socket::Socket;

@@ -1,16 +1,16 @@
 //! The targets, one function each.
 
-use std::net::SocketAddr;
-
 use ed25519_dalek::SigningKey;
-use thinlane_model::{Boot, PublicKey, SessionId, Span, Wall};
-use thinlane_relay::{Relay, Verdict};
+use thinlane_model::{PublicKey, SessionId, Span, Wall};
 use thinlane_wg::packet::sample::Reach;
-use thinlane_wire::{
-    AgentFrame, FrameDecoder, FromController, GrantVerifier, ProbeKey, ProbeTicket, SignedGrant, api, pb,
-};
+use thinlane_wire::{AgentFrame, FrameDecoder, FromController, GrantVerifier, SignedGrant, api, pb};
 
+mod kernel;
 mod packets;
+mod probe;
+mod relay;
+mod sealed;
+mod tunnel;
 
 /// One parser under test.
 pub struct Target {
@@ -37,7 +37,8 @@ pub const TARGETS: &[Target] = &[
     plain("note", |bytes, _| note(bytes), none),
     plain("api-json", |bytes, _| api_json(bytes), none),
     plain("words", |bytes, _| words(bytes), none),
-    plain("relay", |bytes, _| relay(bytes), datagrams),
+    relay::RELAY,
+    probe::ANSWER,
     packets::PACKET,
     packets::GATE,
     packets::HEADER,
@@ -45,12 +46,32 @@ pub const TARGETS: &[Target] = &[
     packets::COALESCE,
     packets::DEVICE,
     packets::FORWARD,
+    tunnel::TUNNEL,
     packets::KERNEL_ANSWER,
+    kernel::LOGGED,
+    kernel::FOREIGN,
+    kernel::ROUTES,
+    kernel::DEVICES,
 ];
 
 /// Those of them that read what the kernel and the other end of a lane say, packet by packet.
-pub const OF_PACKETS: &[&str] =
-    &["packet", "gate", "wg-header", "wg-segment", "wg-coalesce", "wg-device", "forward", "kernel-answer"];
+pub const OF_PACKETS: &[&str] = &[
+    "relay",
+    "probe-answer",
+    "packet",
+    "gate",
+    "wg-header",
+    "wg-segment",
+    "wg-coalesce",
+    "wg-device",
+    "forward",
+    "forward-tunnel",
+    "kernel-answer",
+    "kernel-log",
+    "kernel-foreign",
+    "kernel-routes",
+    "kernel-devices",
+];
 
 /// What a parser that needs some microseconds for an input may have of them in a test.
 const USUAL: usize = 20_000;
@@ -175,30 +196,4 @@ fn words(bytes: &[u8]) {
         thinlane_model::AssetName,
         thinlane_model::BootId
     );
-}
-
-fn relay(bytes: &[u8]) {
-    let mut relay = Relay::new(1);
-    let key = |byte: u8| PublicKey::new([byte; 32]).expect("not zero");
-    relay.answer_probes(ProbeKey::new([5; 32]));
-    let _ = relay.open(SessionId::from_random([1; 5]), key(1), Some(key(2)), Boot(60_000));
-    let addresses: [SocketAddr; 2] =
-        ["192.0.2.1:1000".parse().expect("an address"), "192.0.2.2:2000".parse().expect("an address")];
-    for (turn, datagram) in bytes.chunks(148).enumerate() {
-        if let Verdict::Answer(answer) = relay.handle_datagram(addresses[turn % 2], datagram, Boot(turn as u64)) {
-            assert_eq!(answer.len(), datagram.len(), "nothing is multiplied");
-        }
-    }
-}
-
-fn datagrams() -> Vec<Vec<u8>> {
-    let with = |kind: u8, length: usize| {
-        let mut datagram = vec![0x11; length];
-        datagram[..4].copy_from_slice(&[kind, 0, 0, 0]);
-        datagram
-    };
-    let (ticket, secret) = ProbeKey::new([5; 32]).issue([1; 8], Boot(0));
-    let relay = "192.0.2.9:7443".parse().expect("an endpoint");
-    let ticket = ProbeTicket { ticket, secret, relay, life: ProbeKey::LIFE, pools: Vec::new() };
-    vec![with(1, 148), with(2, 92), with(3, 64), with(4, 32), with(4, 148), ticket.question(1, 100)]
 }

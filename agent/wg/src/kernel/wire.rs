@@ -1,15 +1,15 @@
 //! The kernel's WireGuard over generic netlink (include/uapi/linux/wireguard.h).
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use netlink_packet_core::{DecodeError, NetlinkSerializable, ParseableParametrized};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
-use netlink_packet_core::{NetlinkDeserializable, NetlinkSerializable};
-use netlink_packet_generic::GenlMessage;
 use netlink_packet_generic::ctrl::nlas::GenlCtrlAttrs;
 use netlink_packet_generic::ctrl::{GenlCtrl, GenlCtrlCmd};
+use netlink_packet_generic::{GenlHeader, GenlMessage};
 use netlink_packet_wireguard::{
-    WireguardAddressFamily as Family, WireguardAllowedIp, WireguardAllowedIpAttr as AllowedIp,
+    WireguardAddressFamily as AddressFamily, WireguardAllowedIp, WireguardAllowedIpAttr as AllowedIp,
     WireguardAttribute as Attribute, WireguardCmd, WireguardDeviceFlags, WireguardMessage, WireguardPeer,
     WireguardPeerAttribute as PeerAttribute, WireguardPeerFlags,
 };
@@ -82,7 +82,7 @@ impl Wire {
         attributes.extend(peer.endpoint.map(PeerAttribute::Endpoint));
         attributes.push(PeerAttribute::PersistentKeepalive(peer.keepalive));
         attributes.push(PeerAttribute::AllowedIps(vec![WireguardAllowedIp(vec![
-            AllowedIp::Family(Family::Ipv4),
+            AllowedIp::Family(AddressFamily::Ipv4),
             AllowedIp::IpAddr(peer.allowed.into()),
             AllowedIp::Cidr(32),
         ])]));
@@ -117,25 +117,13 @@ impl Wire {
     pub fn find(&mut self, index: u32) -> io::Result<Found> {
         let family = self.family()?;
         let question = WireguardMessage { cmd: WireguardCmd::GetDevice, attributes: vec![Attribute::IfIndex(index)] };
-        let answers: Vec<WireguardMessage> = self.ask(question, family, NLM_F_DUMP)?;
-        let mut found = Found::default();
-        for mut answer in answers {
-            for attribute in &answer.attributes {
-                match attribute {
-                    Attribute::ListenPort(port) => found.port = *port,
-                    Attribute::Peers(peers) => peers.iter().for_each(|peer| found.take(peer)),
-                    _ => {}
-                }
-            }
-            wipe(&mut answer.attributes);
-        }
-        Ok(found)
+        Ok(Found::of(&self.ask(question, family, NLM_F_DUMP)?))
     }
 
     fn set(&mut self, attributes: Vec<Attribute>) -> io::Result<()> {
         let family = self.family()?;
         let message = WireguardMessage { cmd: WireguardCmd::SetDevice, attributes };
-        self.ask::<WireguardMessage, WireguardMessage>(message, family, NLM_F_ACK).map(|_| ())
+        self.ask(message, family, NLM_F_ACK).map(|_| ())
     }
 
     /// The family's number, which the kernel gives out when the module is loaded.
@@ -145,22 +133,15 @@ impl Wire {
         }
         let name = GenlCtrlAttrs::FamilyName("wireguard".to_owned());
         let question = GenlCtrl { cmd: GenlCtrlCmd::GetFamily, nlas: vec![name] };
-        let answers: Vec<GenlCtrl> = self.ask(question, 0, NLM_F_ACK)?;
-        let number = answers.iter().flat_map(|answer| &answer.nlas).find_map(|attribute| match attribute {
-            GenlCtrlAttrs::FamilyId(number) => Some(*number),
-            _ => None,
-        });
-        self.family = number;
-        number.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))
+        self.family = self.ask(question, 0, NLM_F_ACK)?.iter().find_map(Answer::family);
+        self.family.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))
     }
 
     /// Sends one message and collects what answers it, up to the acknowledgement or the end of the dump.
-    fn ask<Q, A>(&mut self, question: Q, family: u16, flags: u16) -> io::Result<Vec<A>>
+    fn ask<Q>(&mut self, question: Q, family: u16, flags: u16) -> io::Result<Vec<Answer>>
     where
         Q: Wiped + std::fmt::Debug + netlink_packet_generic::GenlFamily,
         GenlMessage<Q>: NetlinkSerializable,
-        A: std::fmt::Debug,
-        GenlMessage<A>: NetlinkDeserializable,
     {
         self.sequence = self.sequence.wrapping_add(1);
         let mut message = GenlMessage::from_payload(question);
@@ -180,51 +161,127 @@ impl Wire {
             let (datagram, _) = self.socket.recv_from_full()?;
             // A dump of an interface shows its keys.
             let datagram = Zeroizing::new(datagram);
-            let mut rest = datagram.as_slice();
-            while let Some(length) = length(rest) {
-                let (one, after) = rest.split_at(length.min(rest.len()));
-                let read = NetlinkMessage::<GenlMessage<A>>::deserialize(one).map_err(io::Error::other)?;
-                rest = after.get(length.next_multiple_of(4) - length..).unwrap_or_default();
-                if read.header.sequence_number != self.sequence {
-                    continue;
-                }
-                match read.payload {
-                    NetlinkPayload::InnerMessage(message) => answers.push(message.into_parts().1),
-                    NetlinkPayload::Done(done) if done.code == 0 => return Ok(answers),
-                    NetlinkPayload::Done(done) => return Err(io::Error::from_raw_os_error(done.code.saturating_abs())),
-                    NetlinkPayload::Error(error) if error.code.is_none() => return Ok(answers),
-                    NetlinkPayload::Error(error) => {
-                        return Err(io::Error::from_raw_os_error(error.raw_code().saturating_abs()));
-                    }
-                    _ => {}
-                }
+            if read(&datagram, self.sequence, &mut answers)? {
+                return Ok(answers);
             }
         }
         Err(io::Error::other("the kernel's answer has no end"))
     }
 }
 
+/// Reads the messages of one datagram that answer `sequence`; whether the answer ends there.
+pub(super) fn read(datagram: &[u8], sequence: u32, answers: &mut Vec<Answer>) -> io::Result<bool> {
+    let mut rest = datagram;
+    while let Some(length) = length(rest) {
+        let (one, after) = rest.split_at(length.min(rest.len()));
+        let read = NetlinkMessage::<GenlMessage<Answer>>::deserialize(one).map_err(io::Error::other)?;
+        rest = after.get(length.next_multiple_of(4) - length..).unwrap_or_default();
+        if read.header.sequence_number != sequence {
+            continue;
+        }
+        match read.payload {
+            NetlinkPayload::InnerMessage(message) => answers.push(message.into_parts().1),
+            NetlinkPayload::Done(done) if done.code == 0 => return Ok(true),
+            NetlinkPayload::Done(done) => return Err(io::Error::from_raw_os_error(done.code.saturating_abs())),
+            NetlinkPayload::Error(error) if error.code.is_none() => return Ok(true),
+            NetlinkPayload::Error(error) => {
+                return Err(io::Error::from_raw_os_error(error.raw_code().saturating_abs()));
+            }
+            _ => {}
+        }
+    }
+    Ok(false)
+}
+
+/// The attributes of one answer. They are read here because the libraries' own reading, of all that may be in them, panics
+/// where one within another is cut short.
+#[derive(Debug)]
+pub(super) struct Answer(Zeroizing<Vec<u8>>);
+
+impl ParseableParametrized<[u8], GenlHeader> for Answer {
+    fn parse_with_param(attributes: &[u8], _: GenlHeader) -> Result<Self, DecodeError> {
+        Ok(Self(Zeroizing::new(attributes.to_vec())))
+    }
+}
+
+impl Answer {
+    /// The number of the family that was asked for by name (CTRL_ATTR_FAMILY_ID, include/uapi/linux/genetlink.h).
+    pub(super) fn family(&self) -> Option<u16> {
+        attributes(&self.0)
+            .find_map(|(number, value)| (number == 1).then(|| Some(u16::from_ne_bytes(array(value)?)))?)
+    }
+}
+
+/// Numbers and values, as far as they are whole.
+fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    /// Attributes may be flagged as nested or in network order; the rest is their number.
+    const NUMBER: u16 = 0x3fff;
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        let (length, number) = (rest.get(..2).and_then(array)?, rest.get(2..4).and_then(array)?);
+        let length = usize::from(u16::from_ne_bytes(length));
+        let value = rest.get(4..length)?;
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((u16::from_ne_bytes(number) & NUMBER, value))
+    })
+}
+
+fn array<const N: usize>(value: &[u8]) -> Option<[u8; N]> {
+    value.try_into().ok()
+}
+
+/// `struct sockaddr_in` or `sockaddr_in6`, by its length.
+fn endpoint(value: &[u8]) -> Option<SocketAddr> {
+    let ip = match value.len() {
+        16 => IpAddr::from(array::<4>(value.get(4..8)?)?),
+        28 => IpAddr::from(array::<16>(value.get(8..24)?)?),
+        _ => return None,
+    };
+    // An IPv4 address that came as IPv6 is shown as what it is.
+    Some(SocketAddr::new(ip.to_canonical(), u16::from_be_bytes(array(value.get(2..4)?)?)))
+}
+
 impl Found {
-    fn take(&mut self, peer: &WireguardPeer) {
+    /// What answers say.
+    pub(super) fn of(answers: &[Answer]) -> Self {
+        /// `WGDEVICE_A_*`.
+        const LISTEN_PORT: u16 = 6;
+        const PEERS: u16 = 8;
+        let mut found = Self::default();
+        for (number, value) in answers.iter().flat_map(|answer| attributes(&answer.0)) {
+            match number {
+                LISTEN_PORT => found.port = array(value).map_or(found.port, u16::from_ne_bytes),
+                PEERS => attributes(value).for_each(|(_, peer)| found.take(peer)),
+                _ => {}
+            }
+        }
+        found
+    }
+
+    fn take(&mut self, peer: &[u8]) {
+        /// `WGPEER_A_*`.
+        const ENDPOINT: u16 = 4;
+        const LAST_HANDSHAKE: u16 = 6;
+        const RX_BYTES: u16 = 7;
+        const TX_BYTES: u16 = 8;
         self.peer = true;
-        for attribute in peer.iter() {
-            match attribute {
-                PeerAttribute::Endpoint(endpoint) => self.endpoint = Some(plain(*endpoint)),
-                PeerAttribute::LastHandshake(at) if at.seconds > 0 => {
-                    let millis = at.seconds.saturating_mul(1000).saturating_add(at.nano_seconds / 1_000_000);
-                    self.last_handshake = Some(Wall::from_millis(millis));
-                }
-                PeerAttribute::RxBytes(bytes) => self.rx_bytes = *bytes,
-                PeerAttribute::TxBytes(bytes) => self.tx_bytes = *bytes,
+        for (number, value) in attributes(peer) {
+            match number {
+                ENDPOINT => self.endpoint = endpoint(value).or(self.endpoint),
+                LAST_HANDSHAKE => self.last_handshake = last_handshake(value).or(self.last_handshake),
+                RX_BYTES => self.rx_bytes = array(value).map_or(self.rx_bytes, u64::from_ne_bytes),
+                TX_BYTES => self.tx_bytes = array(value).map_or(self.tx_bytes, u64::from_ne_bytes),
                 _ => {}
             }
         }
     }
 }
 
-/// An IPv4 address that came as IPv6 is shown as what it is.
-fn plain(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
+/// `struct __kernel_timespec`; `None`: there was no handshake yet.
+fn last_handshake(value: &[u8]) -> Option<Wall> {
+    let (seconds, nanos) = value.split_at_checked(8)?;
+    let (seconds, nanos) = (i64::from_ne_bytes(array(seconds)?), i64::from_ne_bytes(array(nanos)?));
+    (seconds > 0).then(|| Wall::from_millis(seconds.saturating_mul(1000).saturating_add(nanos / 1_000_000)))
 }
 
 /// Keys in it are overwritten before it is dropped.

@@ -9,9 +9,9 @@ use super::{Link, LinkError};
 
 /// An interface and its relations (IFLA_MASTER, IFLA_LINK), by index.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Part {
+pub(super) struct Part {
     index: u32,
-    name: String,
+    pub(super) name: String,
     /// The bridge or bond that it is a port of.
     master: Option<u32>,
     /// What carries it, in this network namespace.
@@ -26,7 +26,7 @@ impl Link {
     }
 }
 
-fn part(answer: &Message) -> Option<Part> {
+pub(super) fn part(answer: &Message) -> Option<Part> {
     if answer.kind != libc::RTM_NEWLINK {
         return None;
     }
@@ -40,7 +40,7 @@ fn part(answer: &Message) -> Option<Part> {
     })
 }
 
-fn all_beneath(parts: &[Part], names: &[String]) -> BTreeSet<String> {
+pub(super) fn all_beneath(parts: &[Part], names: &[String]) -> BTreeSet<String> {
     let mut found: BTreeSet<u32> =
         parts.iter().filter(|part| names.contains(&part.name)).map(|part| part.index).collect();
     loop {

@@ -54,11 +54,7 @@ impl Link {
             Err(error) if error.is_one_of(&[libc::ENODEV]) => return Ok(None),
             answers => answers?,
         };
-        let of = |answer: &Message| {
-            let number = answer.value(ifla::STATS64)?.get(FRAME_ERRORS..FRAME_ERRORS + 8)?;
-            Some(u64::from_ne_bytes(number.try_into().ok()?))
-        };
-        Ok(answers.iter().find_map(of))
+        Ok(answers.iter().find_map(frame_errors))
     }
 
     /// Adds a rule; done twice, it is there once.
@@ -99,8 +95,13 @@ impl Link {
     }
 }
 
+pub(super) fn frame_errors(interface: &Message) -> Option<u64> {
+    let number = interface.value(ifla::STATS64)?.get(FRAME_ERRORS..FRAME_ERRORS + 8)?;
+    Some(u64::from_ne_bytes(number.try_into().ok()?))
+}
+
 /// To add a rule, or to take one away.
-fn message(kind: u16, rule: &Rule) -> Message {
+pub(super) fn message(kind: u16, rule: &Rule) -> Message {
     let length = |address: Option<Ipv4Addr>| if address.is_some() { 32 } else { 0 };
     let head = RouteHead {
         destination_length: length(rule.destination),
@@ -133,7 +134,7 @@ fn message(kind: u16, rule: &Rule) -> Message {
 const ICMP: u8 = libc::IPPROTO_ICMP as u8;
 
 /// `None`: not one of ours.
-fn read(message: &Message) -> Option<Rule> {
+pub(super) fn read(message: &Message) -> Option<Rule> {
     (message.kind == libc::RTM_NEWRULE && message.value(fra::PROTOCOL)? == [OURS]).then_some(())?;
     let head = message.route_head();
     let mark = message.word(fra::FWMARK).filter(|mark| *mark != 0);

@@ -48,7 +48,8 @@ pub(super) struct Socket {
 }
 
 /// What one message of an answer means for the whole.
-enum Part {
+#[derive(Debug)]
+pub(super) enum Part {
     Message(Message),
     End,
     Refused(i32),
@@ -93,7 +94,7 @@ impl Socket {
 }
 
 /// An answer that is not about what was asked, or that this version cannot decode, is left out.
-fn part(frame: &Frame<'_>) -> Part {
+pub(super) fn part(frame: &Frame<'_>) -> Part {
     // A list's end may carry an error as well; without a number it went well (NLMSG_DONE, NLMSG_ERROR in netlink(7)).
     let outcome = || match word(frame.body, 0).map(u32::cast_signed) {
         None | Some(0..) => Part::End,

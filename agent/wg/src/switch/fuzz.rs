@@ -2,6 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use blake2::digest::consts::U16;
+use blake2::digest::{Digest as _, Mac as _};
+use blake2::{Blake2s256, Blake2sMac};
 use boringtun::noise::{Tunn, TunnResult};
 use boringtun::x25519;
 use thinlane_model::{Boot, Now, Protocol, Secret, SessionId, Span, Tuple, Wall};
@@ -16,10 +19,13 @@ use crate::packet::{self, number};
 
 /// The index of the one lane, as a peer would name it.
 const INDEX: u32 = 0x0012_3456;
+const SESSION: [u8; 5] = [1; 5];
 const ENGINEER: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 1);
 const ASSET: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 const PORT: u16 = 2404;
 const FROM: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 7443);
+const ELSEWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)), 7443);
+const THIRD: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 3)), 7443);
 const OURS: [u8; 32] = [9; 32];
 const PEERS: [u8; 32] = [7; 32];
 
@@ -62,8 +68,10 @@ impl Output for Outside {
 /// key, nor what is not the lane's for who has one.
 ///
 /// The lowest bit of the first byte says whether there is a peer with a key. The rest is a list of {what, length,
-/// content}; with a key, of `what`, bit 3 has a packet mended and bit 4 its datagram come twice. The clock of the cipher
-/// is the machine's own.
+/// content}; with a key, of `what`, bit 3 has a packet mended and bit 4 its datagram come twice. Handshake messages come
+/// with a MAC1 that is right where bit 3 says so; with a key, bit 4 makes them the peer's own next one, and bit 5 has
+/// that changed by the content. Bit 6 has what is no packet come from elsewhere: only what the peer made, unchanged and
+/// for the first time, moves the lane there. The clock of the cipher is the machine's own.
 pub fn fuzz_device(bytes: &[u8], reach: Reach<'_>) {
     let Some((steer, mut bytes)) = bytes.split_first() else { return };
     let mut switch = Switch::new(1420);
@@ -71,7 +79,7 @@ pub fn fuzz_device(bytes: &[u8], reach: Reach<'_>) {
     let mut now = Now { mono: Boot(1_000_000), wall: Wall::from_millis(0) };
     let tuple = Tuple { engineer: ENGINEER, destination: ASSET, address: ASSET, protocol: Protocol::Tcp, port: PORT };
     let spec = LaneSpec {
-        session: SessionId::from_random([1; 5]),
+        session: SessionId::from_random(SESSION),
         private: Secret::new(OURS),
         peer: public_of(&Secret::new(PEERS)).expect("a key"),
         preshared: None,
@@ -104,15 +112,38 @@ pub fn fuzz_device(bytes: &[u8], reach: Reach<'_>) {
                     switch.take_datagrams(&sealed, sealed.len(), FROM, now, &mut outside);
                 }
             }
-            // The rest get far enough to be looked at: a known type, a known index, a right length.
+            // The rest get far enough to be looked at: a known type, a known index, a right length, perhaps MAC1.
             shape => {
-                let datagram = shaped(shape, content);
-                switch.take_datagrams(&datagram, datagram.len(), FROM, now, &mut outside);
+                let from = if what & 0x40 == 0 { FROM } else { ELSEWHERE };
+                let own = peer.as_mut().filter(|_| what & 16 != 0).and_then(|peer| peer.handshake(shape));
+                let mut datagram = own.clone().unwrap_or_else(|| shaped(shape, content));
+                if own.is_some() && what & 32 != 0 {
+                    // What MAC1 covers, but for type and index.
+                    let end = datagram.len() - 32;
+                    datagram[12..end].iter_mut().zip(content).for_each(|(place, change)| *place ^= change);
+                }
+                if what & 8 != 0 && matches!(datagram[0], kind::INITIATION | kind::RESPONSE) {
+                    stamp(&mut datagram);
+                    reach("a handshake message with a right MAC1");
+                }
+                let before = endpoint(&mut switch);
+                switch.take_datagrams(&datagram, datagram.len(), from, now, &mut outside);
+                if endpoint(&mut switch) != before {
+                    assert_eq!(own.as_ref(), Some(&datagram), "who is not the peer moves the lane");
+                    reach("the peer's own handshake moves the lane");
+                    switch.take_datagrams(&datagram, datagram.len(), THIRD, now, &mut outside);
+                    assert_eq!(endpoint(&mut switch), Some(from), "a copy moves the lane");
+                }
             }
         }
         for datagram in std::mem::take(&mut outside.datagrams) {
             match &mut peer {
-                Some(peer) => peer.hear(&datagram, reach),
+                Some(peer) => {
+                    if let Some(confirmation) = peer.hear(&datagram, reach) {
+                        reach("the peer's next keys");
+                        switch.take_datagrams(&confirmation, confirmation.len(), FROM, now, &mut outside);
+                    }
+                }
                 None => assert_ne!(datagram.first(), Some(&kind::DATA), "data without a key"),
             }
         }
@@ -161,14 +192,42 @@ impl Peer {
         }
     }
 
-    /// What comes back is from the asset, or a reset in its name.
-    fn hear(&mut self, datagram: &[u8], reach: Reach<'_>) {
-        if let TunnResult::WriteToTunnelV4(bytes, _) = self.tunn.decapsulate(None, datagram, &mut self.room) {
-            let ip = packet::parse_ipv4(bytes).expect("what comes back is well formed");
-            assert_eq!(ip.destination, ENGINEER);
-            reach("a packet comes back");
+    /// Its next initiation; it has no response to what it was not asked.
+    fn handshake(&mut self, shape: u8) -> Option<Vec<u8>> {
+        match self.tunn.format_handshake_initiation(&mut self.room, true) {
+            TunnResult::WriteToNetwork(message) if shape == 3 => Some(message.to_vec()),
+            _ => None,
         }
     }
+
+    /// What comes back is from the asset, or a reset in its name; or it answers a handshake, whose last message this is.
+    fn hear(&mut self, datagram: &[u8], reach: Reach<'_>) -> Option<Vec<u8>> {
+        let asked = datagram.first() == Some(&kind::RESPONSE);
+        match self.tunn.decapsulate(None, datagram, &mut self.room) {
+            TunnResult::WriteToTunnelV4(bytes, _) => {
+                let ip = packet::parse_ipv4(bytes).expect("what comes back is well formed");
+                assert_eq!(ip.destination, ENGINEER);
+                reach("a packet comes back");
+                None
+            }
+            TunnResult::WriteToNetwork(message) if asked => Some(message.to_vec()),
+            _ => None,
+        }
+    }
+}
+
+/// Where the device believes its peer to be.
+fn endpoint(switch: &mut Switch) -> Option<SocketAddr> {
+    switch.report(SessionId::from_random(SESSION))?.endpoint
+}
+
+/// Writes MAC1 for the device's key.
+fn stamp(message: &mut [u8]) {
+    let public = public_of(&Secret::new(OURS)).expect("a key");
+    let key = Blake2s256::new().chain_update(b"mac1----").chain_update(public.as_bytes()).finalize();
+    let (covered, macs) = message.split_at_mut(message.len() - 32);
+    let mac = Blake2sMac::<U16>::new_from_slice(&key).expect("BLAKE2s takes keys of 32 bytes");
+    macs[..16].copy_from_slice(&mac.chain_update(covered).finalize().into_bytes());
 }
 
 fn shaped(shape: u8, content: &[u8]) -> Vec<u8> {

@@ -55,7 +55,13 @@ pub(super) const DEVICE: Target = Target {
     run: thinlane_wg::fuzz_device,
     seeds: device_input,
     replayed: USUAL / 20,
-    deepest: &["a packet reaches the site", "a packet comes back"],
+    deepest: &[
+        "a packet reaches the site",
+        "a packet comes back",
+        "a handshake message with a right MAC1",
+        "the peer's own handshake moves the lane",
+        "the peer's next keys",
+    ],
 };
 pub(super) const FORWARD: Target = Target {
     name: "forward",
@@ -235,7 +241,16 @@ fn device_input() -> Vec<Vec<u8>> {
     let large = &large_packets()[0];
     talk.extend([&[8, large.len() as u8][..], large].concat());
     talk.extend((2..8).flat_map(|what| act(what, &packet)));
-    vec![all, talk]
+    // Handshakes of the peer's: from where it is, from elsewhere, changed; packets under the new keys; and strangers'.
+    let mut keys = vec![1];
+    for what in [0x13, 0x53] {
+        keys.extend([act(what, &[]), act(14, &packet), act(0, &back)].concat());
+    }
+    keys.extend(
+        [act(0x73, &[1]), act(0x7b, &[1]), act(0x4b, &packet), act(0x4c, &packet), act(0x45, &packet)].concat(),
+    );
+    keys.extend([act(0x0b, &[2]), act(0x0c, &[3]), act(0x0b, &[4])].concat());
+    vec![all, talk, keys]
 }
 
 /// Whatever the kernel (or what claims to be it) sends.
@@ -264,21 +279,6 @@ fn kernel_answer(bytes: &[u8], reach: Reach<'_>) {
 
 /// A message with the headers that the kernel writes, and attributes nested in one another.
 fn kernel_answers() -> Vec<Vec<u8>> {
-    let message = |kind: u16, attrs: &[u8]| {
-        let mut bytes = ((20 + attrs.len()) as u32).to_ne_bytes().to_vec();
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend([0; 10]);
-        bytes.extend([1, 0, 0, 0]);
-        bytes.extend_from_slice(attrs);
-        bytes
-    };
-    let attr = |kind: u16, payload: &[u8]| {
-        let mut bytes = ((4 + payload.len()) as u16).to_ne_bytes().to_vec();
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend_from_slice(payload);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes
-    };
     let all = |kind: u16, attrs: &[Vec<u8>]| attr(0x8000 | kind, &attrs.concat());
     let (table, name, number) = (attr(1, b"thinlane\0"), attr(2, b"lane-00000000-up\0"), 7u64.to_be_bytes());
     let of_table = |kind: u16, attrs: &[Vec<u8>]| message(0x0a00 | kind, &[&table[..], &attrs.concat()].concat());
@@ -301,4 +301,28 @@ fn kernel_answers() -> Vec<Vec<u8>> {
         of_table(22, &[name, devices]),
         message(0x0100, &[all(1, &[addresses(1, 2), ports.clone()]), all(2, &[addresses(2, 1), ports])].concat()),
     ]
+}
+
+/// A message of a netfilter subsystem, for the family inet.
+pub(super) fn message(kind: u16, attrs: &[u8]) -> Vec<u8> {
+    let mut bytes = ((20 + attrs.len()) as u32).to_ne_bytes().to_vec();
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend([0; 10]);
+    bytes.extend([1, 0, 0, 0]);
+    bytes.extend_from_slice(attrs);
+    bytes
+}
+
+/// An attribute, padded.
+pub(super) fn attr(kind: u16, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = ((4 + payload.len()) as u16).to_ne_bytes().to_vec();
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend_from_slice(payload);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+/// A packet from the asset to the engineer that says `content`.
+pub(super) fn to_engineer(content: &[u8]) -> Vec<u8> {
+    udp(ASSET, ME, content)
 }
