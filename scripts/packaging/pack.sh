@@ -45,12 +45,28 @@ manual() {
     done
 }
 
+# What the tools link into a static program of this architecture, NAME=VERSION each.
+from_tools() {
+    local cross='' rust=/usr/bin/rustc name version
+    case $1 in
+        "$(uname -m)") rust=rustc ;;
+        *) cross=-$(deb_arch "$1")-cross ;;
+    esac
+    version=$("$rust" --version 2>/dev/null | cut -d ' ' -f 2)
+    echo "rust-std=${version:-unknown}"
+    for name in "glibc libc6-dev" "libgcc libgcc-12-dev"; do
+        version=$(dpkg-query -W -f '${Version}' "${name#* }$cross" 2>/dev/null || true)
+        echo "${name% *}=${version:-unknown}"
+    done
+}
+
 sbom() {
-    local package=$1 file=$out.new/$1_$2.cdx.json target
+    local package=$1 file=$out.new/$1_$2.cdx.json target tools
     target=$(triple "$2")
+    mapfile -t tools < <(from_tools "$2")
     [ "$package" != thinlane ] || package=thinlane-cli
     (cd "$here" && cargo metadata --locked --format-version 1 --filter-platform "$target" 2>/dev/null) |
-        /usr/bin/python3 "$parts/sbom.py" "$package" "$target" >"$file"
+        /usr/bin/python3 "$parts/sbom.py" "$package" "$target" "${tools[@]}" >"$file"
 }
 
 deb() {

@@ -1,16 +1,50 @@
 #!/usr/bin/python3
 """Writes what a program is linked from as a CycloneDX 1.5 document: cargo metadata in, JSON out.
 
-sbom.py PACKAGE TARGET < metadata.json > sbom.cdx.json
-Only what ends up in the program: no build scripts' and no tests' dependencies.
+sbom.py PACKAGE TARGET NAME=VERSION... < metadata.json > sbom.cdx.json
+Only what ends up in the program: no build scripts' and no tests' dependencies. The words name what the tools link in that
+no manifest does: Rust's standard library, and of a static program the C library and the compiler's own.
 """
 import json
 import sys
 import uuid
 
 
+# Name of a tool's library: what it is, its licence (SPDX), where it comes from.
+TOOLS = {
+    "rust-std": (
+        "The standard library of Rust, with the crates it is made of",
+        "(MIT OR Apache-2.0) AND MIT AND (Apache-2.0 WITH LLVM-exception)",
+        "https://github.com/rust-lang/rust",
+    ),
+    "glibc": ("The GNU C library", "LGPL-2.1-or-later", "https://sourceware.org/git/glibc.git"),
+    "libgcc": (
+        "The runtime library of GCC",
+        "GPL-3.0-or-later WITH GCC-exception-3.1",
+        "https://gcc.gnu.org/git/gcc.git",
+    ),
+}
+
+
+def tool(word):
+    name, _, version = word.partition("=")
+    description, licence, source = TOOLS[name]
+    purl = "pkg:generic/{}@{}".format(name, version)
+    return {
+        "type": "library",
+        "bom-ref": purl,
+        "name": name,
+        "version": version,
+        "purl": purl,
+        "description": description,
+        "licenses": [{"expression": licence}],
+        "externalReferences": [{"type": "vcs", "url": source}],
+    }
+
+
 def main():
     package, target = sys.argv[1], sys.argv[2]
+    tools = [tool(word) for word in sys.argv[3:]]
     metadata = json.load(sys.stdin)
     packages = {found["id"]: found for found in metadata["packages"]}
     nodes = {node["id"]: node for node in metadata["resolve"]["nodes"]}
@@ -61,11 +95,18 @@ def main():
             "component": component(root),
             "properties": [{"name": "cdx:rustc:target", "value": target}],
         },
-        "components": [component(node) for node in others],
+        "components": [component(node) for node in others] + tools,
         "dependencies": [
-            {"ref": reference(node), "dependsOn": sorted({reference(other) for other in linked(node)})}
+            {
+                "ref": reference(node),
+                "dependsOn": sorted(
+                    {reference(other) for other in linked(node)}
+                    | ({found["bom-ref"] for found in tools} if node == root else set())
+                ),
+            }
             for node in [root, *others]
-        ],
+        ]
+        + [{"ref": found["bom-ref"], "dependsOn": []} for found in tools],
     }
     # The serial number names the content: the same sources give the same document.
     document["serialNumber"] = uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(document, sort_keys=True)).urn

@@ -5,7 +5,7 @@
 #   sh install.sh [all]        everything that a bundle can do: look, install, firewall, enrol, start, check
 #   sh install.sh plan         says what would be done, changes nothing
 #   sh install.sh uninstall    leaves no trace
-#   sh install.sh look|unpack|put|firewall|enrol|start|ready|check|finish      the single steps
+#   sh install.sh look|unpack|put|firewall|enrol|start|ready|check|who|finish      the single steps
 #
 # Every step may be repeated: what is done already is left alone, files are written beside their place and renamed.
 # Values follow as NAME=VALUE: controller=HOST:PORT fingerprint=sha256:HEX lan=IFACE[,IFACE] now=SECONDS archive=FILE sum=HEX patience=SECONDS
@@ -16,12 +16,17 @@ export PATH LC_ALL=C
 
 here=$(cd "$(dirname "$0" 2>/dev/null || echo .)" 2>/dev/null && pwd) || here=.
 controller='' fingerprint='' lan='' now='' archive='' sum='' mode=install patience=40
+# Set once a run ends with a page, and how far it came then: nothing, installed, enrolled.
+paged=no reached=nothing why='' cure=''
 
 say() { printf '%s\n' "$*"; }
-fail() { # fail WHAT NEXT
-    printf 'error: %s\n' "$1" >&2
-    [ $# -lt 2 ] || printf 'next:  %s\n' "$2" >&2
-    exit 1
+fail() { # fail WHAT NEXT [CODE]
+    why=$1 cure=${2:-}
+    if [ "$paged" = no ]; then
+        printf 'error: %s\n' "$why" >&2
+        [ -z "$cure" ] || printf 'next:  %s\n' "$cure" >&2
+    fi
+    exit "${3:-1}"
 }
 have() { command -v "$1" >/dev/null 2>&1; }
 
@@ -67,12 +72,21 @@ find_packager() {
     elif have dpkg && [ -e /var/lib/dpkg/status ]; then packager=dpkg; fi
 }
 
-# kernel_has WORD FILE MODULE: yes, no or unknown
+# kernel_has FILE MODULE OPTION SYMBOL: yes, no or unknown. In this order: what runs, what lies there as a module, how the
+# kernel says it was configured, and the names of its functions.
 kernel_has() {
     if [ -e "$1" ] || [ -d "/sys/module/$2" ]; then echo yes; return; fi
     tree=/lib/modules/$(uname -r)
-    if [ -d "$tree" ]; then
-        if find "$tree" -name "$2.ko*" 2>/dev/null | grep -q . || grep -qs "/$2\.ko" "$tree/modules.builtin"; then echo yes; else echo no; fi
+    if find "$tree" -name "$2.ko*" 2>/dev/null | grep -q . || grep -qs "/$2\.ko" "$tree/modules.builtin"; then echo yes; return; fi
+    if [ -r /proc/config.gz ]; then
+        case $(gzip -dc </proc/config.gz 2>/dev/null | grep "^CONFIG_$3=") in
+            *=y) echo yes; return ;;
+            # The module is not where this kernel's modules are.
+            *=m) echo no; return ;;
+        esac
+    fi
+    if grep -qs " $4\$" /proc/kallsyms; then echo yes
+    elif [ -r /proc/config.gz ] || [ -d "$tree" ]; then echo no
     else echo unknown; fi
 }
 
@@ -121,10 +135,10 @@ look_around() {
         break
     done
     kernel=$(uname -r)
-    tun=$(kernel_has /dev/net/tun tun)
-    nftables=$(kernel_has /proc/net/netfilter/nonexistent nf_tables)
-    wireguard=$(kernel_has /sys/module/wireguard wireguard)
-    conntrack=$(kernel_has /proc/sys/net/netfilter/nf_conntrack_max nf_conntrack)
+    tun=$(kernel_has /dev/net/tun tun TUN tun_chr_open)
+    nftables=$(kernel_has /sys/module/nf_tables nf_tables NF_TABLES nft_do_chain)
+    wireguard=$(kernel_has /sys/module/wireguard wireguard WIREGUARD wg_packet_receive)
+    conntrack=$(kernel_has /proc/sys/net/netfilter/nf_conntrack_max nf_conntrack NF_CONNTRACK nf_conntrack_in)
     flash_kb=$(df -Pk "${prefix:-/}" 2>/dev/null | awk 'NR==2 {print $4}')
     ram_kb=$(awk '/^MemAvailable:/ {print $2}' /proc/meminfo)
     route=no
@@ -141,6 +155,19 @@ look_around() {
     fi
     offload=no
     if have uci && [ "$(uci -q get 'firewall.@defaults[0].flow_offloading' 2>/dev/null)" = 1 ]; then offload=yes; fi
+}
+
+# Names of the LAN's interfaces that are not there.
+missing_lan() {
+    for iface in $(printf '%s' "$lan" | tr ',' ' '); do
+        [ -e "/sys/class/net/$iface/ifindex" ] || printf '%s ' "$iface"
+    done
+}
+# The interfaces that are, but for those that can be no LAN.
+interfaces() {
+    for iface in /sys/class/net/*; do
+        case ${iface##*/} in lo | '*' | tl0 | tl-* | bonding_masters) ;; *) printf '%s ' "${iface##*/}" ;; esac
+    done
 }
 
 open_lanes() { printf '%s' "$1" | grep -o '"session":' | wc -l | tr -d ' '; }
@@ -165,7 +192,8 @@ plan() {
     say "  starts by   $init; packages: $packager"
     say "  kernel      nf_tables $nftables, tun $tun, conntrack $conntrack, WireGuard $wireguard$([ "$wireguard" = yes ] || echo ' (the agent brings its own)')"
     say "  room        ${flash_kb:-?} KB in ${prefix:-nowhere}, ${ram_kb:-?} KB of memory free"
-    say "  network     default route: $route"
+    say "  network     default route: $route; interfaces: $(interfaces)"
+    [ -z "$lan" ] || say "  LAN         $lan"
     [ -z "$off" ] || say "  clock       $off s away from the laptop's"
     say "  agent       $([ "$installed" = none ] && echo 'not installed' || echo "$installed, enrolled: $enrolled, running: $running, open lanes: $lanes")"
     say
@@ -175,8 +203,8 @@ plan() {
         say "  afterwards this gateway must be enrolled anew to be used again"
         return
     fi
-    if [ "$packager" = dpkg ]; then say "  install the Debian package"
-    elif [ "$packager" = opkg ]; then say "  install the OpenWrt package"
+    if [ "$paged$packager" = nodpkg ]; then say "  install the Debian package"
+    elif [ "$paged$packager" = noopkg ]; then say "  install the OpenWrt package"
     else say "  put the agent into $lib, its command into $sbin, its service into $init"; fi
     [ "$init" = procd ] && say "  add the firewall zone thinlane (tl0 to lan), settings are in /etc/config/thinlane"
     [ "$lanes" != 0 ] && say "  $lanes open lanes go on: the agent is away for less than two seconds"
@@ -193,6 +221,8 @@ hurdles() {
     [ "$(id -u)" = 0 ] || say "  ! this needs root, and I am $(id -un 2>/dev/null || id -u)"
     [ "$arch" = unsupported ] && say "  ! there is no agent for this processor ($machine)"
     [ -z "$prefix" ] && say "  ! none of /usr, /usr/local, /opt and /data can be written"
+    lost=$(missing_lan)
+    [ -z "$lost" ] || say "  ! there is no interface ${lost% } here, which was named as LAN; there are: $(interfaces)"
     [ "$tun" = no ] && say "  ! the kernel has no tun module (OpenWrt: opkg install kmod-tun)"
     [ "$nftables" = no ] && say "  ! the kernel has no nf_tables (OpenWrt: opkg install kmod-nft-core kmod-nft-nat)"
     [ "$init" = none ] && say "  ! there is neither systemd, procd nor /etc/init.d to start it with"
@@ -210,10 +240,12 @@ refuse() {
 
 # ---- steps ----------------------------------------------------------------------------------------------------------
 
-checksum() { # prints the SHA-256 of a file
-    if have sha256sum; then sha256sum "$1" | cut -d ' ' -f 1
-    elif have openssl; then openssl dgst -sha256 "$1" | sed 's/.* //'
-    else fail "neither sha256sum nor openssl is here: the copy cannot be verified"; fi
+# is_whole FILE SUM: whether that is its SHA-256
+is_whole() {
+    if have sha256sum; then found=$(sha256sum "$1" | cut -d ' ' -f 1)
+    elif have openssl; then found=$(openssl dgst -sha256 "$1" | sed 's/.* //')
+    else fail "neither sha256sum nor openssl is here: the copy cannot be verified" "put a busybox with sha256sum on this machine"; fi
+    [ "$found" = "$2" ]
 }
 
 # One file, where `sync` knows how: everything that a busy router has in memory would take its time.
@@ -233,15 +265,16 @@ unpack() {
     refuse
     [ -n "$archive" ] || for file in "$here"/thinlane-agent-*-"$arch".tar.gz; do [ -e "$file" ] && archive=$file; done
     case $archive in
-        '') [ -x "$here/thinlane-agent" ] && return; fail "there is no archive for $arch beside $here/install.sh" ;;
+        '') [ -x "$here/thinlane-agent" ] && return; fail "there is no archive for $arch beside $here/install.sh" "make the bundle again with one: scripts/package --arch $arch" ;;
         /*) ;;
         *) archive=$here/$archive ;;
     esac
     if [ -n "$sum" ]; then
-        [ "$(checksum "$archive")" = "$sum" ] || fail "$archive was damaged on the way" "run this again"
+        is_whole "$archive" "$sum" || fail "$archive was damaged on the way" "run this again"
     elif [ -r "$here/SHA256SUMS" ]; then
-        line=$(grep " [ *]\{0,1\}$(basename "$archive")\$" "$here/SHA256SUMS") || fail "$(basename "$archive") is not in SHA256SUMS"
-        [ "$(checksum "$archive")" = "${line%% *}" ] || fail "$archive is damaged" "copy it again"
+        line=$(grep " [ *]\{0,1\}$(basename "$archive")\$" "$here/SHA256SUMS") ||
+            fail "$(basename "$archive") is not in SHA256SUMS" "copy the bundle again"
+        is_whole "$archive" "${line%% *}" || fail "$archive is damaged" "copy it again"
     fi
     case $archive in
         *.tar.gz)
@@ -320,16 +353,22 @@ fill() {
     rm -f "$here/filled$$"
 }
 
-# The LAN interfaces, where the technician named them; no file that somebody wrote is edited.
+# The LAN interfaces, where the technician named them: what is named now is what counts.
 set_lan() {
-    case $lan in *[!A-Za-z0-9._,-]*) fail "not interface names: $lan" ;; esac
+    case $lan in *[!A-Za-z0-9._,-]*) fail "not interface names: $lan" "interfaces with commas between them" ;; esac
     if [ "$init" = procd ]; then
         uci -q delete thinlane.main.lan
         for iface in $(echo "$lan" | tr ',' ' '); do uci add_list "thinlane.main.lan=$iface"; done
         uci commit thinlane
-    elif ! grep -q '^ *lan *=' /etc/thinlane/agent.toml 2>/dev/null; then
-        quoted=$(echo "$lan" | sed 's/,/", "/g')
-        { echo "lan = [\"$quoted\"]"; cat /etc/thinlane/agent.toml 2>/dev/null; } >"$here/toml$$"
+    else
+        quoted="lan = [\"$(echo "$lan" | sed 's/,/", "/g')\"]"
+        line=$(grep '^ *lan *=' /etc/thinlane/agent.toml 2>/dev/null)
+        case $line in
+            "$quoted") return ;;
+            '' | *]) ;;
+            *) fail "the LAN is set in /etc/thinlane/agent.toml in a way that is not mine to change" "edit it there, then run this again without naming the LAN" ;;
+        esac
+        { echo "$quoted"; grep -v '^ *lan *=' /etc/thinlane/agent.toml 2>/dev/null; } >"$here/toml$$"
         put_file "$here/toml$$" /etc/thinlane/agent.toml 644
         rm -f "$here/toml$$"
     fi
@@ -374,12 +413,22 @@ enrol() {
     set_clock
     code=-
     [ -e "$here/code" ] && code=$here/code
-    "$agent" enroll --controller "$controller" --ca-fingerprint "$fingerprint" --token-file "$code"
+    # As JSON: what the agent would have a person do next is done here.
+    answer=$("$agent" enroll --json --controller "$controller" --ca-fingerprint "$fingerprint" --token-file "$code" 2>&1)
     result=$?
+    said() { printf '%s\n' "$answer" | sed -n "s/.*\"$1\":\"\(\([^\"\\\\]\|\\\\.\)*\)\".*/\1/p" | sed 's/\\n/\n/g; s/\\\(.\)/\1/g'; }
+    if [ "$result" = 0 ]; then
+        forget_code
+        say "enrolled as site $(said site) at $(said controller)"
+        return
+    fi
+    case $answer in *'"message":"'*) said message ;; *) printf '%s\n' "$answer" ;; esac
+    next=$(said next)
     case $result in
-        0) forget_code ;;
-        3) fail "the controller refused the code" "ask for a new one: thinlane site token NAME" ;;
-        *) exit $result ;;
+        3) fail "the controller refused the code" "ask for a new one: thinlane site token NAME" 3 ;;
+        6) fail "this gateway cannot reach the controller at $controller" "has it a SIM, a signal and a default route? may TCP $controller leave?" 6 ;;
+        7) fail "somebody else answers at $controller: the fingerprint is not the expected one" "do not go on; tell operations" 7 ;;
+        *) fail "this gateway could not be enrolled" "${next:-read the line above}" "$result" ;;
     esac
 }
 
@@ -420,21 +469,44 @@ ready() {
         left=$((left - 1))
         sleep 1
     done
-    "$agent" status --check ready
-    exit 1
+    if "$agent" status --check live >/dev/null 2>&1; then
+        "$agent" status --check ready
+        fail "the agent runs and is not ready" "read the line above; thinlane-agent check on the gateway says more"
+    fi
+    say "the last that it said:"
+    last_words | sed 's/^/  /'
+    fail "the agent is started and does not stay up" "the lines above say why; thinlane-agent check on the gateway says more" 4
+}
+
+# What the agent said last, wherever this machine keeps that.
+last_words() {
+    case $init in systemd) journalctl -u thinlane-agent -n 3 -o cat --no-pager 2>/dev/null && return ;; esac
+    if [ -s /var/log/thinlane-agent.log ]; then cat /var/log/thinlane-agent.log
+    elif have logread && logread 2>/dev/null | grep -q thinlane; then logread | grep thinlane
+    else grep -hs thinlane /var/log/messages /var/log/syslog; fi | tail -n 3
+    "$agent" check 2>&1 | grep PROBLEM
 }
 
 check() {
     find_init; find_places
     "$agent" check || exit $?
-    "$agent" status
+}
+
+# Who runs here, for the last page: site=NAME and version=NUMBER.
+who() {
+    find_init; find_places
+    status=$("$agent" status --json) || exit $?
+    for name in site version; do
+        printf '%s=%s\n' "$name" "$(printf '%s' "$status" | sed -n "s/.*\"$name\":\"\([^\"]*\)\".*/\1/p")"
+    done
 }
 
 finish() {
     find_init; find_places
     # Whoever reads GREEN may cut the power: a package manager leaves its files to the kernel to write.
     sync
-    case $here in /tmp/thinlane-flash*) cd / && rm -rf "$here" ;; *) rm -rf "$here/unpacked" ;; esac
+    # What was unpacked for this one run: memory, on most routers.
+    case $here in /tmp/thinlane-flash* | */thinlane-site) cd / && rm -rf "$here" ;; *) rm -rf "$here/unpacked" ;; esac
 }
 
 uninstall() {
@@ -468,38 +540,67 @@ uninstall() {
     say "removed"
 }
 
-# Everything, from a bundle on a stick.
+# Everything, from a bundle on a stick. However it ends, it ends with a page.
 all() {
+    named=$lan
     # shellcheck source=/dev/null
     [ -r "$here/site.conf" ] && . "$here/site.conf"
+    lan=${named:-$lan}
+    paged=yes
+    trap red EXIT
+    trap 'exit 130' INT TERM HUP
     plan
     refuse
+    { [ "$installed" = none ] || [ "$installed" = broken ]; } || reached=installed
+    [ "$enrolled" = no ] || reached=enrolled
     say
     unpack
+    [ "$reached" = enrolled ] || reached=installed
     put
     firewall
-    if [ "$enrolled" = yes ] || [ -e "$here/code" ]; then enrol </dev/null; else fail "there is no code in $here" "a bundle works once: make another one"; fi
+    if [ "$enrolled" = yes ] || [ -e "$here/code" ]; then enrol </dev/null
+    else fail "there is no code in $here" "a bundle works once: make another one (scripts/flash --bundle)"; fi
+    reached=enrolled
     start
     ready
-    check || { red "thinlane-agent check found something"; exit 1; }
+    check || fail "thinlane-agent check found something" "read the lines above, and mend it"
+    told=$(who) || fail "the agent ran, and does not answer any more" "thinlane-agent check"
     finish
+    trap - EXIT
     green
 }
+
+told() { printf '%s\n' "$told" | sed -n "s/^$1=//p"; }
 
 green() {
     say
     say "==== GREEN ============================================================"
-    say "  This gateway is ready as site $("$agent" status --json | sed -n 's/.*"site":"\([^"]*\)".*/\1/p')."
+    say "  This gateway is ready as site $(told site): agent $(told version), $system."
     say "  You can close the cabinet. To close the site by hand: thinlane-agent isolate on"
     say "======================================================================="
 }
 
 red() {
+    code=$?
     say
     say "==== RED =============================================================="
-    say "  $1"
-    say "  Mend it and run this again; nothing is open meanwhile."
+    say "  ${why:-it was interrupted, or a command failed: read the lines above}"
+    [ -z "$cure" ] || say "  next: $cure"
+    kept=program
+    [ "$init" != procd ] || kept='program and firewall zone'
+    case $reached in
+        nothing) say "  Nothing was changed on this gateway." ;;
+        installed)
+            say "  What is installed: $kept, without an identity: nothing can be opened."
+            say "  To go on: mend it, then sh $here/install.sh (a new code goes into $here/code)"
+            say "  To take it away: sh $here/install.sh uninstall" ;;
+        enrolled)
+            say "  Installed: $kept. This gateway keeps its identity; no lane is opened before it is ready."
+            say "  To go on: mend it, then sh $here/install.sh"
+            say "  To take it away: sh $here/install.sh uninstall" ;;
+    esac
     say "======================================================================="
+    exit "$code"
 }
 
 verb=${1:-all}
@@ -511,6 +612,6 @@ for pair in "$@"; do
     esac
 done
 case $verb in
-    look | plan | unpack | put | firewall | enrol | start | ready | check | finish | uninstall | all | green) "$verb" ;;
-    *) fail "unknown step: $verb" "sh install.sh, or sh install.sh plan|uninstall" ;;
+    look | plan | unpack | put | firewall | enrol | start | ready | check | who | finish | uninstall | all) "$verb" ;;
+    *) fail "unknown step: $verb" "sh install.sh, or sh install.sh plan|uninstall" 2 ;;
 esac

@@ -92,9 +92,25 @@ impl<'a> Place<'a> {
         let _talk = lane.patient_echo("tcp", "50ms", "2m")?;
         device.wait_for(5, before).context("before the upgrade")?;
         let connected = now_ms();
-        self.flash(&["--upgrade"])?.good()?.says("open lanes before: 1")?;
+        let page = self.flash(&["--upgrade"])?.good()?.says("open lanes before: 1")?.says("[7/7] check")?;
+        self.is_green(&page)?;
         device.wait_for(5, now_ms()).context("after the upgrade")?;
         ensure!(device.count_since("connected", connected)? == 0, "the connection did not outlive the upgrade");
+        Ok(())
+    }
+
+    /// The whole line of the green page, with the version of the agent that runs.
+    fn is_green(&self, page: &Output) -> Result<()> {
+        let system = match self.on("cat /etc/openwrt_release /etc/os-release 2>/dev/null")?.stdout {
+            text if text.contains("OpenWrt") => "OpenWrt 23.05 (a stand-in)".to_owned(),
+            text => {
+                text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).context("its name")?.replace('"', "")
+            }
+        };
+        let version = env!("CARGO_PKG_VERSION");
+        let line = format!("\n  192.168.1.1 is ready as site {}: agent {version}, {system}.\n", self.name);
+        ensure!(page.stdout.contains("==== GREEN") && page.stdout.contains(&line), "{line:?} in {}", page.stdout);
+        ensure!(!format!("{page:?}").contains("thinlane-agent run"), "what is done already is asked for: {page:?}");
         Ok(())
     }
 
@@ -144,10 +160,20 @@ fn a_router_from_bare_to_clean(lab: &Lab) -> Result<()> {
     for word in ["OpenWrt 23.05", "procd", "x86_64", "Nothing was changed"] {
         ensure!(look.stdout.contains(word), "{word} is missing: {}", look.stdout);
     }
+    ensure!(!look.stdout.contains("unknown"), "what this kernel can: {}", look.stdout);
+    place.flash(&["--upgrade", "--dry-run"])?.exits(1)?.says("no agent on this gateway to upgrade")?;
     place.is_as_before()?;
     let enrolment = place.enrolment()?;
-    let page = place.flash(&enrolment)?.good()?;
-    ensure!(page.stdout.contains("GREEN") && page.stdout.contains("ready as site west"), "{}", page.stdout);
+    let page = place.flash(&enrolment)?.good()?.says("[9/9] tidy up")?;
+    place.is_green(&page)?;
+    // Only looked at, in either order of the words.
+    for words in [["--dry-run", "--uninstall"], ["--uninstall", "--dry-run"]] {
+        place.flash(&words)?.good()?.says("close every lane, stop the agent")?.says("Nothing was changed")?;
+    }
+    for words in [["--dry-run", "--upgrade"], ["--upgrade", "--dry-run"]] {
+        place.flash(&words)?.good()?.says("keep the identity it has")?.says("Nothing was changed")?;
+    }
+    place.on("thinlane-agent status --check ready")?.good()?;
     let zone =
         place.on("uci get firewall.thinlane_lan.dest; cat /lib/upgrade/keep.d/thinlane; ls /tmp/thinlane-flash")?;
     ensure!(zone.stdout.starts_with("lan\n") && zone.stdout.contains("/etc/thinlane/"), "{zone:?}");
@@ -231,12 +257,19 @@ fn what_is_wrong_is_said_in_red(lab: &Lab) -> Result<()> {
     let red = |words: &[String], code: i32, says: &str| -> Result<()> {
         place.flash(words)?.exits(code)?.says("==== RED")?.says(says)?.says("next:").map(|_| ())
     };
+    let nowhere = [&right[..], &["--lan".to_owned(), "nope0".to_owned()]].concat();
+    red(&nowhere, 1, "there is no interface nope0 here")?;
+    place.is_as_before()?;
     red(&with("--controller", "198.51.100.2:9"), 6, "cannot reach the controller")?;
     let other = format!("sha256:{}", "0".repeat(64));
     red(&with("--ca-fingerprint", &other), 7, "the fingerprint is not the expected one")?;
     let wrong = lab.root().join("wrong.code");
     std::fs::write(&wrong, "aaaa-bbbb-cccc\n")?;
-    red(&with("--code-file", &wrong.to_string_lossy()), 3, "thinlane site token")?;
+    let refused = with("--code-file", &wrong.to_string_lossy());
+    red(&refused, 3, "the controller refused the code")?;
+    red(&refused, 3, "To take program and firewall zone away: scripts/flash 192.168.1.1 --uninstall")?;
+    let page = place.flash(&["--code-file", &wrong.to_string_lossy()])?.exits(2)?;
+    ensure!(page.stderr.contains("which controller?") && !page.stdout.contains("[1/"), "{page:?}");
     // An artefact that was changed on the laptop never reaches the gateway.
     let spoiled = lab.root().join("spoiled");
     Shell::new("cp").args(&["-r", &place.artefacts.to_string_lossy(), &spoiled.to_string_lossy()]).run()?.good()?;
@@ -299,25 +332,37 @@ fn a_stick_works_once(lab: &Lab) -> Result<()> {
     let mut words = vec!["--bundle".to_owned(), bundle.clone(), "--artefacts".to_owned()];
     words.push(place.artefacts.to_string_lossy().into_owned());
     words.extend(place.enrolment()?);
-    Shell::new(checkout().join("scripts/flash")).args(&words).run()?.good()?;
+    let flash = |words: &[String]| Shell::new(checkout().join("scripts/flash")).args(words).run();
+    flash(&[&words[..], &["--dry-run".to_owned()]].concat())?.good()?.says("Nothing was written")?;
+    ensure!(!tar.exists(), "a bundle was made although only the plan was asked for");
+    flash(&words)?.good()?;
+    let holds = Shell::new("tar").args(&["-tf", &bundle]).run()?.good()?.stdout;
+    ensure!(holds.contains("-x86_64.tar.gz") && !holds.contains("sdk"), "{holds}");
     use std::os::unix::fs::PermissionsExt;
     ensure!(std::fs::metadata(&tar)?.permissions().mode() & 0o777 == 0o600, "a code is in it");
     // The stick: it lies in the gateway's own file system, and nothing of ours is asked from outside.
     let place_files = format!("/var/tmp/thinlane-box-{}-stick/root/mnt", lab.name());
     std::fs::create_dir_all(&place_files)?;
     std::fs::copy(&tar, format!("{place_files}/site.tar"))?;
-    let done = place.on(
-        "tar -xf /mnt/site.tar -C /tmp && sh /tmp/thinlane-site/install.sh; echo code $?; ls /tmp/thinlane-site/code",
-    )?;
-    ensure!(done.stdout.contains("GREEN") && done.stdout.contains("code 0"), "{done:?}");
-    ensure!(done.stderr.contains("/tmp/thinlane-site/code"), "the used code is wiped");
+    // Settings that the agent cannot read: it does not stay up, and the page says so, and what it said last.
+    let stick = "tar -xf /mnt/site.tar -C /tmp && sh /tmp/thinlane-site/install.sh all patience=5; echo code $?";
+    let broken = format!("mkdir -p /etc/thinlane && echo 'lane = 1' >/etc/thinlane/agent.toml; {stick}");
+    let red = place.on(&broken)?.says("==== RED")?.says("code 4")?.says("the agent is started and does not stay up")?;
+    red.says("agent.toml")?.says("To go on: mend it, then sh /tmp/thinlane-site/install.sh")?;
+    let done =
+        place.on("rm -r /etc/thinlane; sh /tmp/thinlane-site/install.sh; echo code $?; ls /tmp/thinlane-site")?;
+    ensure!(done.stdout.contains("==== GREEN") && done.stdout.contains("code 0"), "{done:?}");
+    let version = env!("CARGO_PKG_VERSION");
+    let line = format!("\n  This gateway is ready as site stick: agent {version}, Buildroot 2023.02 (a stand-in).\n");
+    ensure!(done.stdout.contains(&line), "{line:?} in {done:?}");
+    ensure!(done.stderr.contains("/tmp/thinlane-site: No such file"), "the used bundle lies there still: {done:?}");
     let lane = lab.lane("stick-plc1", "echo-udp", "1m")?;
     lane.exchange("udp")?.good()?;
     drop(lane);
     // The same stick on a gateway without an identity: the code has been used.
     place.on("thinlane-agent cleanup --forget")?.good()?;
-    let again = place.on("tar -xf /mnt/site.tar -C /tmp && sh /tmp/thinlane-site/install.sh; echo code $?")?;
-    ensure!(again.stdout.contains("code 1") && again.stderr.contains("refused the code"), "{again:?}");
+    let again = place.on(stick)?.says("==== RED")?.says("the controller refused the code")?.says("code 3")?;
+    again.says("thinlane site token")?.says("To take it away: sh /tmp/thinlane-site/install.sh uninstall")?;
     place.on("sh /tmp/thinlane-site/install.sh uninstall; rm -rf /mnt/site.tar")?.good()?;
     place.is_as_before()
 }
