@@ -6,13 +6,14 @@
 //!
 //! * [`inner`] is what is inside the tunnel: [`stack`] for TCP (smoltcp), [`datagrams`] for UDP, [`reassembly`] of
 //!   fragments. Pure: packets, bytes and the time come in, packets and bytes go out.
-//! * [`tunnel`] encrypts (boringtun's `Tunn`), when is decided by [`timing`], which is pure as well.
+//! * [`tunnel`] encrypts (boringtun's `Tunn`), when is decided by [`timing`], when another way is tried by [`Doubt`]; both are pure as well.
 //! * [`Forward`] is the shell around both; [`path`] follows the network underneath.
 //!
 //! Nothing here is of one operating system only.
 #![forbid(unsafe_code)]
 
 pub mod datagrams;
+mod doubt;
 mod forward;
 mod fuzz;
 pub mod inner;
@@ -25,5 +26,6 @@ pub mod stack;
 pub mod timing;
 pub mod tunnel;
 
+pub use doubt::Doubt;
 pub use forward::{Config, Door, DoorError, Event, Forward, Hint, StartError};
 pub use fuzz::{fuzz_inner, fuzz_seeds};

@@ -4,6 +4,9 @@
 //! a lane has a fresh key whenever its next packet comes.
 
 use smoltcp::time::{Duration, Instant};
+use thinlane_model::Boot;
+
+use crate::doubt::Doubt;
 
 /// Between two attempts, and without an answer to data before a new one (WireGuard: REKEY_TIMEOUT).
 const RETRY: Duration = Duration::from_secs(5);
@@ -19,10 +22,6 @@ const KEY_LIFE: Duration = Duration::from_secs(180);
 const BUSY: Duration = Duration::from_millis(250);
 /// ... and this often otherwise.
 const IDLE: Duration = Duration::from_secs(5);
-/// Silence of this length makes the way there doubtful: two handshakes were not answered ...
-const DOUBT: Duration = Duration::from_secs(11);
-/// ... and of this length one that has never led there, where there is another.
-const FIRST_DOUBT: Duration = Duration::from_secs(3);
 
 /// The times that matter.
 #[derive(Debug)]
@@ -35,16 +34,12 @@ pub struct Timing {
     established: Option<Instant>,
     initiator: bool,
     sent: Instant,
-    /// The first data, or handshake, that was sent since the peer was heard.
-    unanswered: Option<Instant>,
+    /// Of data and handshakes that are not answered.
+    doubt: Doubt,
     /// The first data that was heard since something was sent.
     unacknowledged: Option<Instant>,
     /// The next handshake is due at once.
     hurried: bool,
-    /// There is more than one way, and the peer has not answered on any.
-    choice: bool,
-    /// When the way there was last doubted.
-    doubted: Option<Instant>,
     busy_until: Instant,
 }
 
@@ -58,18 +53,16 @@ impl Timing {
             established: None,
             initiator: false,
             sent: now,
-            unanswered: None,
+            doubt: Doubt::default(),
             unacknowledged: None,
             hurried: false,
-            choice: false,
-            doubted: None,
             busy_until: now,
         }
     }
 
     /// There is more than one way to the peer: the first is doubted sooner.
     pub fn has_choice(&mut self) {
-        self.choice = true;
+        self.doubt.has_choice();
     }
 
     /// `Tunn`'s timers were looked at.
@@ -86,7 +79,7 @@ impl Timing {
     pub fn began(&mut self, now: Instant) {
         self.attempt = Some(now);
         self.hurried = false;
-        self.unanswered.get_or_insert(now);
+        self.doubt.asked(boot(now));
     }
 
     /// A message under a key was sent.
@@ -94,16 +87,14 @@ impl Timing {
         self.sent = now;
         self.unacknowledged = None;
         if data {
-            self.unanswered.get_or_insert(now);
+            self.doubt.asked(boot(now));
             self.busy_until = now + IDLE;
         }
     }
 
     /// An authentic message came in.
     pub fn heard(&mut self, data: bool, now: Instant) {
-        self.unanswered = None;
-        self.doubted = None;
-        self.choice = false;
+        self.doubt.heard();
         if data {
             self.unacknowledged.get_or_insert(now);
             self.busy_until = now + IDLE;
@@ -144,11 +135,7 @@ impl Timing {
 
     /// Whether the peer has been silent for so long that another way to it should be tried; true once in a while.
     pub fn doubts(&mut self, now: Instant) -> bool {
-        let doubtful = self.doubt_at().is_some_and(|at| at <= now);
-        if doubtful {
-            self.doubted = Some(now);
-        }
-        doubtful
+        self.doubt.is_due(boot(now))
     }
 
     /// When the tunnel next has something to do.
@@ -168,7 +155,7 @@ impl Timing {
             Some(at) => at + if self.initiator { REKEY } else { REKEY_LATE },
             None => Instant::ZERO,
         };
-        let wanted = self.unanswered.map_or(fresh, |at| fresh.min(at + RETRY));
+        let wanted = self.doubt.unanswered().map_or(fresh, |at| fresh.min(instant(at) + RETRY));
         self.attempt.map_or(wanted, |at| wanted.max(at + RETRY))
     }
 
@@ -179,10 +166,17 @@ impl Timing {
     }
 
     fn doubt_at(&self) -> Option<Instant> {
-        let since = self.unanswered?;
-        let patience = if self.choice { FIRST_DOUBT } else { DOUBT };
-        Some(self.doubted.map_or(since, |doubted| doubted.max(since)) + patience)
+        self.doubt.due().map(instant)
     }
+}
+
+/// The same time as [`Doubt`] counts it; both begin with the lane.
+fn boot(now: Instant) -> Boot {
+    Boot(u64::try_from(now.total_millis()).unwrap_or(0))
+}
+
+fn instant(boot: Boot) -> Instant {
+    Instant::from_millis(i64::try_from(boot.0).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

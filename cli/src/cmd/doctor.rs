@@ -76,7 +76,7 @@ pub async fn run(context: &Context) -> Result<()> {
     } else {
         out.line(text::pairs(&facts.lines()).trim_end())?;
         match findings.is_empty() {
-            true => out.line("findings    none: this machine is ready for a lane")?,
+            true => out.line("findings    none: this machine is ready for a lane through the relay; a gateway's own address is tried when a lane opens")?,
             false => out.line(&format!("\n{}", clean(render(&findings).trim_end())))?,
         }
         if ok && !findings.is_empty() {

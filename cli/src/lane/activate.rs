@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use thinlane_forward::{Door, Forward};
-use thinlane_model::{AssetName, Boot, Counters, Endpoint, PublicKey, RequestId, Secret, SessionId, Span};
+use thinlane_model::{
+    AssetName, Boot, Counters, Endpoint, Path, Protocol, PublicKey, RequestId, Secret, SessionId, Span,
+};
 use thinlane_wg::link::Link;
 use thinlane_wg::{Device, DeviceError, Event, LaneRole, LaneSpec, Userspace, UserspaceConfig};
 use thinlane_wire::api::{Activate, Activated};
@@ -12,6 +14,7 @@ use tokio::sync::mpsc;
 
 use super::forward::Hints;
 use super::state::alias;
+use super::ways::{Turn, Way, Ways};
 use crate::api::Client;
 use crate::api::paths::verb;
 use crate::failure::{Exit, Failure, Result};
@@ -24,6 +27,9 @@ const ALL: Duration = Duration::from_secs(25);
 const HANDSHAKE: Duration = Duration::from_secs(6);
 /// How long a gateway's own endpoint has to answer before the relay is tried.
 const DIRECT: Duration = Duration::from_secs(2);
+
+/// What fits 1 280 bytes, which every IPv6 path carries (RFC 8200, 5), with IPv6, UDP and WireGuard around it.
+const ANY_PATH: u16 = 1280 - 40 - 8 - 32;
 
 /// This end's secrets of one session; never on disk unless a configuration is asked for.
 pub struct Keys {
@@ -44,13 +50,13 @@ pub struct Armed {
 /// This machine's end of a lane.
 pub struct Lane {
     pub session: SessionId,
-    way: Way,
+    end: End,
 }
 
 /// How programs get into it.
-enum Way {
-    /// An interface of this machine, and the device behind it.
-    Interface { device: Userspace, events: mpsc::Receiver<Event>, name: String },
+enum End {
+    /// An interface of this machine, the device behind it, and where that may send.
+    Interface { device: Userspace, events: mpsc::Receiver<Event>, name: String, ways: Box<Ways> },
     /// A port on 127.0.0.1.
     Forward { forward: Box<Forward>, hints: Hints },
 }
@@ -70,29 +76,29 @@ pub enum Said {
 impl Lane {
     /// The interface's name; `None`: it has none.
     pub fn iface(&self) -> Option<&str> {
-        match &self.way {
-            Way::Interface { name, .. } => Some(name),
-            Way::Forward { .. } => None,
+        match &self.end {
+            End::Interface { name, .. } => Some(name),
+            End::Forward { .. } => None,
         }
     }
 
     /// Where it is used instead of an interface.
     pub fn forward(&self) -> Option<SocketAddr> {
-        match &self.way {
-            Way::Interface { .. } => None,
-            Way::Forward { forward, .. } => Some(forward.local_addr()),
+        match &self.end {
+            End::Interface { .. } => None,
+            End::Forward { forward, .. } => Some(forward.local_addr()),
         }
     }
 
     /// What it says next.
     pub async fn next(&mut self) -> Said {
-        match &mut self.way {
-            Way::Interface { events, .. } => match events.recv().await {
+        match &mut self.end {
+            End::Interface { events, .. } => match events.recv().await {
                 Some(Event::Handshake(session)) if session == self.session => Said::Handshake,
                 Some(Event::InterfaceGone) | None => Said::Gone,
                 Some(_) => Said::Nothing,
             },
-            Way::Forward { forward, hints } => match forward.event().await {
+            End::Forward { forward, hints } => match forward.event().await {
                 Some(thinlane_forward::Event::Handshake) => Said::Handshake,
                 Some(thinlane_forward::Event::Hint(hint)) if hints.is_news(hint, Instant::now()) => {
                     Said::Hint(hint.to_string())
@@ -105,45 +111,61 @@ impl Lane {
 
     /// What it has carried, as this end counts it.
     pub fn counters(&mut self) -> Counters {
-        match &mut self.way {
-            Way::Interface { device, .. } => {
+        match &mut self.end {
+            End::Interface { device, .. } => {
                 device.report(self.session).map(|report| report.counters).unwrap_or_default()
             }
-            Way::Forward { forward, .. } => forward.counters(),
+            End::Forward { forward, .. } => forward.counters(),
         }
     }
 
     /// Ends it; `open`: the gateway's end is still open, so that the asset can be told.
     pub async fn close(self, open: bool) {
-        match self.way {
-            Way::Interface { device, .. } => drop(device),
-            Way::Forward { forward, .. } => forward.close(open).await,
+        match self.end {
+            End::Interface { device, .. } => drop(device),
+            End::Forward { forward, .. } => forward.close(open).await,
         }
     }
 
     /// Why it is gone.
     pub fn gone(&self) -> Failure {
-        match &self.way {
-            Way::Interface { name, .. } => interface_gone(name),
-            Way::Forward { .. } => Failure::failed("the lane was closed because thinlane itself failed"),
+        match &self.end {
+            End::Interface { name, .. } => interface_gone(name),
+            End::Forward { .. } => Failure::failed("the lane was closed because thinlane itself failed"),
         }
     }
 
-    /// Goes through the relay from now on; `false`: it finds its way itself.
-    fn go_through(&mut self, relay: SocketAddr) -> bool {
-        match &mut self.way {
-            Way::Interface { device, .. } => device.set_endpoint(self.session, relay).is_ok(),
-            Way::Forward { .. } => false,
+    /// Goes another way from now on, because the first led nowhere; `false`: there is none, or it finds its way itself.
+    fn give_way_up(&mut self) -> bool {
+        match &mut self.end {
+            End::Interface { device, ways, .. } => {
+                ways.give_up().is_some_and(|other| device.set_endpoint(self.session, other).is_ok())
+            }
+            End::Forward { .. } => false,
         }
+    }
+
+    /// Goes another way if the gateway has stopped answering; to be called about once a second. What is new is said.
+    pub fn watch_way(&mut self, now: Boot) -> Option<Turn> {
+        let End::Interface { device, ways, .. } = &mut self.end else { return None };
+        let report = device.report(self.session)?;
+        let turn = ways.look(now, report.rx_bytes, report.tx_bytes)?;
+        if let Turn::Try { way, .. } = &turn
+            && let Err(error) = device.set_endpoint(self.session, way.address)
+        {
+            // The device has stopped; it says so itself.
+            tracing::debug!(%error, "the lane stays on its way");
+        }
+        Some(turn)
     }
 
     fn has_shaken_hands(&mut self) -> bool {
-        match &mut self.way {
-            Way::Interface { device, .. } => {
+        match &mut self.end {
+            End::Interface { device, .. } => {
                 device.report(self.session).is_some_and(|report| report.last_handshake.is_some())
             }
             // Its events wait; none is dropped before they are looked at.
-            Way::Forward { .. } => false,
+            End::Forward { .. } => false,
         }
     }
 }
@@ -174,11 +196,13 @@ pub async fn activate(client: &Client, request: RequestId, native: bool) -> Resu
 pub async fn bring_up(armed: &Armed, asset: &AssetName, iface: Option<&str>) -> Result<Lane> {
     let told = &armed.told;
     let session = told.session.id;
-    let endpoint = resolve(&told.endpoint).await?;
+    let (first, second) = ways(told).await?;
+    let endpoint = first.address;
+    let mtu = mtu(told, [Some(&first), second.as_ref()].into_iter().flatten().any(|way| way.address.is_ipv6()));
     let iface = iface.map_or_else(|| format!("tl-{}", session.short()), str::to_owned);
     let (events, inbox) = mpsc::channel(16);
     let config = UserspaceConfig {
-        mtu: told.mtu,
+        mtu,
         // Called on the device's thread: handed on without waiting; what does not fit is read from reports.
         events: Some(Box::new(move |event| {
             let _ = events.try_send(event);
@@ -202,25 +226,25 @@ pub async fn bring_up(armed: &Armed, asset: &AssetName, iface: Option<&str>) -> 
     link.add_address(&iface, told.address).map_err(super::preflight::failed)?;
     super::preflight::unclaimed(&mut link, &iface, told.asset_address)?;
     link.add_route(&iface, told.asset_address).map_err(super::preflight::failed)?;
-    Ok(Lane { session, way: Way::Interface { device, events: inbox, name: iface } })
+    Ok(Lane {
+        session,
+        end: End::Interface { device, events: inbox, name: iface, ways: Box::new(Ways::new(first, second)) },
+    })
 }
 
 /// Ends the lane in this process, behind a local port.
 pub async fn forward(armed: &Armed, door: Door) -> Result<Lane> {
     let forward = Box::new(super::forward::start(armed, door).await?);
-    Ok(Lane { session: armed.told.session.id, way: Way::Forward { forward, hints: Hints::default() } })
+    Ok(Lane { session: armed.told.session.id, end: End::Forward { forward, hints: Hints::default() } })
 }
 
 /// Waits for the first handshake: from then on packets pass. A gateway with an endpoint of its own is tried there
 /// first, and then through the relay.
 pub async fn handshake(lane: &mut Lane, armed: &Armed) -> Result<()> {
     let until = Instant::now() + ALL.saturating_sub(armed.asked.elapsed()).max(HANDSHAKE);
-    let mut fallback = armed.told.fallback.as_ref().map(|relay| (Instant::now() + DIRECT, relay));
+    let mut fallback = Some(Instant::now() + DIRECT);
     loop {
-        if let Some((_, relay)) = fallback.take_if(|(at, _)| Instant::now() >= *at)
-            && let Ok(address) = resolve(relay).await
-            && lane.go_through(address)
-        {
+        if fallback.take_if(|at| Instant::now() >= *at).is_some() && lane.give_way_up() {
             eprintln!("{} does not answer; going through the relay", armed.told.endpoint);
         }
         let Some(left) = until.checked_duration_since(Instant::now()) else {
@@ -243,6 +267,27 @@ pub async fn handshake(lane: &mut Lane, armed: &Armed) -> Result<()> {
             Err(_) => {}
         }
     }
+}
+
+/// The longest packet of a lane: over IPv6, where nobody on the way cuts what is too long and routers may keep quiet about
+/// it, TCP is kept within what every path carries.
+pub fn mtu(told: &Activated, over_ipv6: bool) -> u16 {
+    match told.session.protocol {
+        Protocol::Tcp if over_ipv6 => told.mtu.min(ANY_PATH),
+        Protocol::Tcp | Protocol::Udp => told.mtu,
+    }
+}
+
+/// The gateway's own endpoint, if it has one, and the relay.
+async fn ways(told: &Activated) -> Result<(Way, Option<Way>)> {
+    let second = async {
+        let relay = told.fallback.as_ref()?;
+        // Known while all is well, because it is wanted when it is not.
+        Some(Way { path: Path::Relay, endpoint: relay.clone(), address: resolve(relay).await.ok()? })
+    };
+    let (first, second) = tokio::join!(resolve(&told.endpoint), second);
+    let path = if told.fallback.is_some() { Path::Direct } else { told.session.path };
+    Ok((Way { path, endpoint: told.endpoint.clone(), address: first? }, second))
 }
 
 fn interface_gone(iface: &str) -> Failure {

@@ -70,7 +70,8 @@ pub async fn start(armed: &Armed, door: Door) -> Result<Forward> {
         keepalive: told.keepalive,
         address: told.address,
         asset: SocketAddrV4::new(told.asset_address, told.session.port),
-        mtu: told.mtu,
+        // A connection ends here anyway, so that its segments can fit every path, whatever it turns out to be.
+        mtu: super::activate::mtu(told, true),
     };
     Forward::start(config, door).await.map_err(|error| match error {
         StartError::Endpoint { endpoint, source } => Failure::new(

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use super::activate::{Lane, Said, boot_clock};
 use super::child::Running;
 use super::watch::Seen;
+use super::ways::Turn;
 use super::{LaneEvent, Reporter, Signal, Signals};
 use crate::failure::Result;
 use crate::out::{text, time};
@@ -102,6 +103,15 @@ pub async fn hold(
         if clock.warns(now) {
             let left = clock.left(now);
             reporter.tell(&LaneEvent::Warning { session: lane.session, left, ends_at: ends_at(left) })?;
+        }
+        match lane.watch_way(now) {
+            Some(Turn::Try { way, left: Some(left) }) => {
+                reporter.tell(&LaneEvent::Moved { session: lane.session, to: &way, left: Some(&left) })?;
+            }
+            Some(Turn::Back(way)) => {
+                reporter.tell(&LaneEvent::Moved { session: lane.session, to: &way, left: None })?;
+            }
+            Some(Turn::Try { left: None, .. }) | None => {}
         }
         reporter.live(|| live_line(lane, &session, clock.left(now)));
         tokio::select! {

@@ -25,6 +25,7 @@ pub mod run;
 pub mod signals;
 pub mod state;
 pub mod watch;
+pub mod ways;
 
 pub use report::{LaneEvent, Reporter};
 pub use signals::{Signal, Signals};

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
-use thinlane_model::{SessionId, Span, Wall};
+use thinlane_model::{self as model, SessionId, Span, Wall};
 use thinlane_wire::api::{RequestView, SessionView};
 
+use super::ways::Way;
 use crate::cmd::request::missing;
 use crate::failure::{Failure, Result};
 use crate::out::{Out, clean, failure_json, text, time, with_schema};
@@ -35,6 +36,8 @@ pub enum LaneEvent<'a> {
     Warning { session: SessionId, left: Span, ends_at: Option<Wall> },
     /// The end has moved.
     Extended { session: SessionId, left: Span, ends_at: Option<Wall> },
+    /// It goes another way: `left` stopped answering, or (`None`) the gateway answers there.
+    Moved { session: SessionId, to: &'a Way, left: Option<&'a Way> },
     /// The lane is gone; `reason` as `end_reason`.
     Down { session: SessionId, reason: &'a str, detail: Option<&'a str> },
 }
@@ -163,6 +166,10 @@ fn to_json(event: &LaneEvent<'_>) -> Value {
         LaneEvent::Extended { session, left, ends_at } => {
             json!({ "event": "extended", "session": session, "remaining_seconds": left.as_secs(), "ends_at": ends_at })
         }
+        LaneEvent::Moved { session, to, .. } => {
+            let (path, endpoint) = (to.path, to.endpoint.to_string());
+            json!({ "event": "moved", "session": session, "path": path, "endpoint": endpoint, "reason": sentence(event) })
+        }
         LaneEvent::Down { session, reason, detail } => {
             json!({ "event": "down", "session": session, "reason": reason, "detail": detail })
         }
@@ -204,6 +211,19 @@ fn sentence(event: &LaneEvent<'_>) -> Option<String> {
             )
         }
         LaneEvent::Extended { left, .. } => format!("extended: {} left", time::countdown(*left)),
+        LaneEvent::Moved { to, left, .. } => {
+            let here = match to.path {
+                model::Path::Direct => to.endpoint.to_string(),
+                model::Path::Relay => "the relay".to_owned(),
+            };
+            match left.map(|left| (left.path, &left.endpoint)) {
+                Some((model::Path::Direct, own)) => {
+                    format!("the gateway's own address {own} stopped answering; going through {here}")
+                }
+                Some((model::Path::Relay, _)) => format!("the relay stopped answering; trying {here}"),
+                None => format!("the gateway answers again, through {here}"),
+            }
+        }
         LaneEvent::Down { session, reason, detail } => {
             let detail = detail.map(|detail| format!(": {detail}")).unwrap_or_default();
             format!("lane {session} is down, {reason}{detail}")
