@@ -379,5 +379,6 @@ fn counted(session: &mut Session, ended: &Ended) {
     session.counters_final = ended.counters_final;
     session.last_handshake_at = session.last_handshake_at.max(ended.last_handshake_at);
     session.carried = ended.path.or(session.carried);
+    session.left_direct |= ended.left_direct;
     session.endpoint_seen = ended.endpoint.clone().or(session.endpoint_seen.take());
 }

@@ -209,6 +209,9 @@ pub struct Ended {
     /// Which way the lane took, where there were two and one was seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<thinlane_model::Path>,
+    /// It went through the relay after the gateway's own address had answered.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub left_direct: bool,
     /// The engineer's outer address and port, as the gateway or the relay last saw it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,

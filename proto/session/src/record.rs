@@ -227,6 +227,9 @@ pub struct Session {
     /// Which way the last handshake came that was seen; known where there are two.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carried: Option<Path>,
+    /// It went through the relay after the gateway's own endpoint had answered.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub left_direct: bool,
     /// The engineer's outer address, known once the session has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint_seen: Option<String>,

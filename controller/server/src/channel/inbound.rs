@@ -91,8 +91,15 @@ impl Connection {
                 // A gateway behind the relay sees the relay.
                 let endpoint =
                     if path == Some(Path::Direct) { one.endpoint } else { views::engineer(&relay, one.session) };
-                let seen =
-                    Observation { counters: one.counters, last_handshake_at, endpoint, merged: one.merged, path };
+                let merged = one.merged;
+                let seen = Observation {
+                    counters: one.counters,
+                    last_handshake_at,
+                    endpoint,
+                    merged,
+                    path,
+                    ..Observation::default()
+                };
                 if step.observe(&site, one.session, seen) {
                     counted.push((one.session, one.counters, now));
                     if watched {

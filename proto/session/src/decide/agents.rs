@@ -191,6 +191,7 @@ impl<'a> Deciding<'a, '_> {
             counters_final: true,
             last_handshake_at: plausible(closing.last_handshake_at),
             path: seen.and_then(|seen| seen.path),
+            left_direct: seen.is_some_and(|seen| seen.left_direct),
             endpoint: closing.endpoint.or_else(|| seen.and_then(|seen| seen.endpoint.clone())),
             late_packets: closing.late_packets.min(super::MOST),
             record: bounded_text(closing.record),

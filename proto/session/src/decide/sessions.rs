@@ -156,6 +156,7 @@ impl<'a> Deciding<'a, '_> {
             relay,
             direct: site.endpoint.clone(),
             carried: None,
+            left_direct: false,
             endpoint_seen: None,
             serial: world.meta.serial + 1,
             boot: clock.boot,

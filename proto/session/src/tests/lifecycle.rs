@@ -320,7 +320,7 @@ fn an_asset_of_a_site_with_an_endpoint_is_reached_directly() {
     lab.world.observe(&site, id, seen(Path::Direct));
     assert_eq!(shown(&lab), (Path::Direct, "the gateway answered at gw.example:51820".to_owned()));
     lab.world.observe(&site, id, seen(Path::Relay));
-    let relayed = (Path::Relay, "gw.example:51820 was tried first and did not answer".to_owned());
+    let relayed = (Path::Relay, "the gateway's own address gw.example:51820 stopped answering".to_owned());
     assert_eq!(shown(&lab), relayed);
     lab.take(person("otto"), Command::Kill { session: id, reason: "enough".to_owned() });
     lab.wait(secs(7200));
@@ -330,6 +330,9 @@ fn an_asset_of_a_site_with_an_endpoint_is_reached_directly() {
     let alone = lab.approved("alice", "rtu-9", 60);
     let id = lab.activate("alice", alone, 3);
     assert_eq!((lab.session(id).fallback(), lab.session(id).grant().relay), (None, None));
+    lab.world.observe(&site, id, seen(Path::Relay));
+    let view = lab.world.session_view(&id, lab.now).expect("a session");
+    assert_eq!(view.path_reason.unwrap_or_default(), "gw.example:51820 was tried first and did not answer");
     let other = lab.approved("alice", "meter-1", 60);
     let command = Command::Activate { request: other, engineer_key: key(2), native: false, clock: lab.clock() };
     lab.refuse(person("alice"), command, ErrorCode::Internal);
