@@ -53,6 +53,11 @@ impl Dir {
         self.0.join("admin-setup")
     }
 
+    /// What live views remember over a restart; nothing is lost for good with it.
+    pub fn lately(&self) -> PathBuf {
+        self.0.join("lately.json")
+    }
+
     /// Makes the directory (0700), or takes an empty one that is there.
     pub fn create(&self) -> Result<()> {
         let path = &self.0;
@@ -112,15 +117,20 @@ impl Dir {
 
 /// Writes a file that only we may read (0600), whole or not at all.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
-    write(path, bytes, 0o600)
+    write(path, bytes, 0o600, true)
+}
+
+/// As [`write_private`], but without waiting for the disk: for what may be lost when the power fails.
+pub fn write_passing(path: &Path, bytes: &[u8]) -> Result<()> {
+    write(path, bytes, 0o600, false)
 }
 
 /// Writes a file that everybody may read (0644), whole or not at all.
 pub fn write_public(path: &Path, bytes: &[u8]) -> Result<()> {
-    write(path, bytes, 0o644)
+    write(path, bytes, 0o644, true)
 }
 
-fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+fn write(path: &Path, bytes: &[u8], mode: u32, wait: bool) -> Result<()> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let fresh = path.with_file_name(format!(".{name}.new"));
     let done = || -> std::io::Result<()> {
@@ -129,7 +139,9 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
         file.write_all(bytes)?;
         // Whatever the umask is.
         file.set_permissions(fs::Permissions::from_mode(mode))?;
-        file.sync_all()?;
+        if wait {
+            file.sync_all()?;
+        }
         fs::rename(&fresh, path)
     };
     done().with_context(|| format!("cannot write {}", path.display()))

@@ -4,7 +4,7 @@ mod common;
 
 use std::net::Ipv4Addr;
 
-use common::gateway::{self, Gateway};
+use common::gateway::{self, Gateway, Identity};
 use common::{Controller, Person};
 use serde_json::{Value, json};
 use thinlane_model::{Counters, EndReason, SessionId};
@@ -14,6 +14,7 @@ struct World {
     controller: Controller,
     olga: Person,
     erik: Person,
+    identity: Identity,
     gateway: Gateway,
     session: SessionId,
     grant: thinlane_model::Grant,
@@ -25,7 +26,8 @@ async fn world() -> World {
     controller.inventory(&ada).await;
     let olga = controller.person(&ada, "olga", &["ops", "approver"]).await;
     let erik = controller.person(&ada, "erik", &["requester"]).await;
-    let mut gateway = gateway::enrol(&controller, &ada, "north").await.online(&controller, 1, 1).await;
+    let identity = gateway::enrol(&controller, &ada, "north").await;
+    let mut gateway = identity.online(&controller, 1, 1).await;
     let request = controller.approved(&erik, &olga).await;
     let key = |byte: u8| data_encoding::BASE64.encode(&[byte; 32]);
     let body = json!({"public_key": key(1), "preshared_key": key(42)});
@@ -36,7 +38,7 @@ async fn world() -> World {
         grant
     });
     assert_eq!(answer.0, 200, "{}", answer.1);
-    World { controller, olga, erik, gateway, session: grant.session, grant }
+    World { controller, olga, erik, identity, gateway, session: grant.session, grant }
 }
 
 impl World {
@@ -91,6 +93,58 @@ async fn denials_that_nobody_watched_are_in_the_first_picture_of_those_who_may_s
     assert_eq!((&answer["denied"][0]["port"], &answer["denied"][0]["packets"]), (&json!(22), &json!(3)));
     let (_, answer) = world.controller.get(&world.erik, "/overview").await;
     assert_eq!(answer["denied"], json!([]), "others' packets are not for requesters");
+}
+
+#[tokio::test]
+async fn a_controller_that_was_killed_remembers_what_it_had_been_told() {
+    let mut world = world().await;
+    let history = format!("/sessions/{}/history", world.session);
+    let counters = |up_bytes| Counters { up_bytes, up_packets: 1, denied_packets: 6, ..Counters::default() };
+    let report = |bytes| SessionCounters { counters: counters(bytes), ..SessionCounters::none(world.session) };
+    world.gateway.say(FromAgent::Counters(vec![report(1_500)])).await;
+    let flow = DeniedFlow {
+        session: Some(world.session),
+        direction: Direction::Up,
+        source: Ipv4Addr::new(198, 19, 0, 1).into(),
+        destination: Ipv4Addr::new(198, 18, 0, 1).into(),
+        protocol: 6,
+        port: Some(22),
+        packets: 6,
+    };
+    world.gateway.say(FromAgent::Denied(DeniedReport { flows: vec![flow], not_reported: 0 })).await;
+    let kept = world.controller.dir().join("lately.json");
+    let mut told = Value::Null;
+    for _ in 0..400 {
+        told = std::fs::read(&kept).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        if told["denied"][0]["packets"] == 6 && told["observed"][0][1]["counters"]["up_bytes"] == 1_500 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(told["denied"][0]["packets"], 6, "{told}");
+    world.controller.kill();
+    // Here no engineer's packets came to the relay: where they would have come from.
+    told["observed"][0][1]["endpoint"] = json!("203.0.113.9:40000");
+    std::fs::write(&kept, told.to_string()).expect("written");
+    world.controller.run().await;
+
+    let (_, answer) = world.controller.get(&world.olga, "/overview").await;
+    let session = &answer["sessions"][0];
+    assert_eq!((&session["counters"]["denied_packets"], &session["counters"]["up_bytes"]), (&json!(6), &json!(1_500)));
+    assert_eq!(session["endpoint"], "203.0.113.9:40000");
+    assert_eq!((&answer["denied"][0]["port"], &answer["denied"][0]["packets"]), (&json!(22), &json!(6)));
+    let (_, answer) = world.controller.get(&world.olga, &history).await;
+    assert_eq!(
+        (answer["samples"].as_array().map(Vec::len), &answer["samples"][0]["up_bytes"]),
+        (Some(1), &json!(1_500))
+    );
+
+    // What passed meanwhile is counted, but nobody can say when.
+    let mut gateway = world.identity.online(&world.controller, 1, 2).await;
+    gateway.say(FromAgent::Counters(vec![report(9_000)])).await;
+    let last = |answer: &Value| answer["samples"].as_array().and_then(|all| all.last()).cloned().unwrap_or_default();
+    let answer = world.until(&world.olga, &history, |answer| last(answer)["up_bytes"] == 9_000).await;
+    assert_eq!(last(&answer)["gap"], true, "{answer}");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use thinlane_model::{Boot, Counters, EndReason, Grant, Login, Path, PublicKey, RequestId, SessionId, SiteId, Wall};
 
 /// One thing to do once the events are committed. The executor decides nothing; all of these may be repeated.
@@ -66,8 +67,9 @@ pub struct Desired {
     pub ending: BTreeMap<SessionId, EndReason>,
 }
 
-/// What a gateway reported of a running session; neither logged nor stored.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// What a gateway reported of a running session; not logged, and no part of the state.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Observation {
     pub counters: Counters,
     pub last_handshake_at: Option<Wall>,

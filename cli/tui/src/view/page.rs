@@ -2,14 +2,14 @@
 //! and what happened to it.
 
 use ratatui::layout::Rect;
-use thinlane_model::{Now, Wall};
+use thinlane_model::{Now, Span, Wall};
 use thinlane_wire::api::{SessionState, SessionView};
 
 use crate::app::App;
 use crate::columns::{actor, facts, path_word, state_tone, state_word};
 use crate::model::Peer;
 use crate::notice::Class;
-use crate::page::{Found, Page, Stretch, stretches};
+use crate::page::{Found, Page, Plot, Stretch, plot};
 use crate::paint::Paint;
 use crate::table::Ctx;
 use crate::text::{self, Tone};
@@ -158,7 +158,7 @@ fn traffic(
         (Some(opened), Some(last)) => {
             let end = view.ended_at.unwrap_or_else(|| ctx.model.controller_now(ctx.now)).max(last.at);
             let span = format!("since {}", text::clock(opened, ctx.zone));
-            (stretches(samples, opened, end, columns), span)
+            (plot(samples, opened, end, told_until(view, ctx).unwrap_or(end), columns), span)
         }
         _ => {
             let columns = columns.min(30);
@@ -166,17 +166,27 @@ fn traffic(
                 Some(peer) => (peer.up.columns(ctx.now.mono, columns), peer.down.columns(ctx.now.mono, columns)),
                 None => return,
             };
-            let plot = up.into_iter().zip(down).map(|(up, down)| Stretch { up, down }).collect();
+            let part = |(up, down)| Stretch { up, down, unknown: false };
+            let plot = Plot { stretches: up.into_iter().zip(down).map(part).collect(), untold: 0 };
             (plot, format!("the last {} seconds", columns * 3))
         }
     };
-    heading(lines, &format!("Traffic, {span}"));
+    let unknown: Vec<bool> = plot.stretches.iter().map(|part| part.unknown).collect();
+    let legend = match (unknown.contains(&true), plot.untold) {
+        (false, _) => String::new(),
+        (true, 0) => format!("{}?: not known", ctx.glyphs.dot()),
+        (true, untold) => format!("{}?: not known when, {} in all", ctx.glyphs.dot(), text::bytes(untold)),
+    };
+    heading(lines, &format!("Traffic, {span}{legend}"));
     for (name, values) in [
-        ("up", plot.iter().map(|part| part.up).collect::<Vec<_>>()),
-        ("down", plot.iter().map(|part| part.down).collect()),
+        ("up", plot.stretches.iter().map(|part| part.up).collect::<Vec<_>>()),
+        ("down", plot.stretches.iter().map(|part| part.down).collect()),
     ] {
         let top = values.iter().copied().max().unwrap_or(0);
-        for (at, row) in tower(&values, 3, ctx).into_iter().enumerate() {
+        for (at, mut row) in tower(&values, 3, ctx).into_iter().enumerate() {
+            if at == 2 {
+                row = row.chars().zip(&unknown).map(|(letter, unknown)| if *unknown { '?' } else { letter }).collect();
+            }
             let label = match at {
                 0 => format!("  {:>8} ", text::bytes(top)),
                 2 => format!("  {name:>8} "),
@@ -184,6 +194,21 @@ fn traffic(
             };
             lines.push(vec![(label, Tone::Dim), (row, Tone::Plain)]);
         }
+    }
+}
+
+/// Until when what passed is known, if that is not now: a gateway that is away says nothing, and neither does a
+/// controller that is not heard.
+fn told_until(view: &SessionView, ctx: &Ctx<'_>) -> Option<Wall> {
+    if view.state == SessionState::Ended {
+        return None;
+    }
+    let heard = ctx.model.stale(ctx.now).map(|old| ctx.model.controller_now(ctx.now) - Span::from_millis(old));
+    let away = ctx.model.sites.get(&view.site).filter(|place| place.view.state == "offline");
+    let seen = away.and_then(|place| place.view.last_seen_at);
+    match (heard, seen) {
+        (Some(heard), Some(seen)) => Some(heard.min(seen)),
+        (heard, seen) => heard.or(seen),
     }
 }
 

@@ -16,6 +16,7 @@ use super::{Channels, Order};
 use crate::app::App;
 use crate::ca::AgentIdentity;
 use crate::core::Live;
+use crate::lately::Hearing;
 use crate::views;
 
 /// Silences that gateways are told in Welcome.
@@ -69,6 +70,7 @@ where
         clocks: BTreeMap::new(),
         hello: None,
         told_size: 0,
+        hearing: Hearing::begin(crate::clock::wall()),
         up: false,
         reports: (0, Boot(0)),
     };
@@ -103,6 +105,8 @@ pub(super) struct Connection {
     hello: Option<Hello>,
     /// The log size that the gateway was told last.
     pub(super) told_size: u64,
+    /// What is reported on this connection continues itself; what came on another does not.
+    pub(super) hearing: Hearing,
     up: bool,
     /// Reports in the current minute, and when it began.
     reports: (u32, Boot),

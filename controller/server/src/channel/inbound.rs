@@ -101,7 +101,8 @@ impl Connection {
                     ..Observation::default()
                 };
                 if step.observe(&site, one.session, seen) {
-                    counted.push((one.session, one.counters, now));
+                    let opened = step.world().session(&one.session).and_then(|it| it.opened_at);
+                    counted.push((one.session, one.counters, now, opened));
                     if watched {
                         views.extend(views::session(step.world(), &relay, &one.session));
                     }
@@ -110,8 +111,8 @@ impl Connection {
             Ok((views, counted))
         });
         let (views, counted) = seen.await.unwrap_or_default();
-        for (session, counters, at) in counted {
-            self.app.lately.count(session, &counters, at);
+        for (session, counters, at, opened) in counted {
+            self.app.lately.count(session, &counters, at, self.hearing.of(opened));
         }
         for view in views {
             let (owner, session, request) = (Some(view.user.clone()), Some(view.id), Some(view.request));
@@ -145,7 +146,10 @@ impl Connection {
             record: text("record"),
             signature: text("signature"),
         });
-        self.app.lately.count(record.session, &record.counters.counters, crate::clock::wall());
+        let id = record.session;
+        let opened = self.app.core.read(move |state| state.world().session(&id).and_then(|it| it.opened_at)).await;
+        let heard = self.hearing.of(opened.ok().flatten());
+        self.app.lately.count(id, &record.counters.counters, crate::clock::wall(), heard);
         if self.command("closing", command).await {
             self.send(&FromController::ClosingAck(record.session));
             self.send_checkpoint().await;
@@ -160,7 +164,7 @@ impl Connection {
         }
     }
 
-    /// For live views only: what matters later stands in the counters of the closing record.
+    /// For live views only, kept for a while: what matters later stands in the counters of the closing record.
     async fn denied(&mut self, report: DeniedReport) {
         let site = self.site;
         let name = self.app.core.read(move |state| state.world().site(&site).map(|site| site.name.to_string())).await;

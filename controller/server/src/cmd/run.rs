@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::core::{Core, Shell, State};
 use crate::dir::Dir;
 use crate::tls::Tls;
-use crate::{api, keys, listen, policies};
+use crate::{api, keys, lately, listen, policies};
 
 /// How often the server's certificate, and secrets that have run out, are looked after.
 const HOUSEKEEPING: Duration = Duration::from_secs(3600);
@@ -94,7 +94,9 @@ async fn serve(dir: Dir, config: Config) -> Result<()> {
     let channels = Channels::new(GrantSigner::new(grant_key), checkpoint);
     let policy = policies::load(&config.policy_dir(dir.path()));
     report_policy(&policy);
-    let state = State::load(store, policy, pools(&config)?, config.relay_public.clone())?;
+    let mut state = State::load(store, policy, pools(&config)?, config.relay_public.clone())?;
+    let (lately, seen) = lately::load(&dir);
+    state.remember(seen);
     let tries = state.kept_tries()?;
     let (handle, executor) = (relay.handle(), channels.clone());
     let (core, mut writer) = Core::start(state, |core| Shell::new(core, handle, executor))?;
@@ -114,12 +116,13 @@ async fn serve(dir: Dir, config: Config) -> Result<()> {
         ca: ca.clone(),
         channels: channels.clone(),
         relay: relay.handle(),
-        lately: crate::lately::Lately::default(),
+        lately,
         dir: dir.path().to_owned(),
         log_key,
         grant_keys,
         stop: stopped.clone(),
     });
+    let keeper = tokio::spawn(lately::keep(app.clone(), dir.clone(), stopped.clone()));
     let router = api::router(app.clone());
     let server = tokio::spawn(listen::serve(listener, app, router, tls.clone(), stopped));
     tracing::info!(
@@ -156,6 +159,7 @@ async fn serve(dir: Dir, config: Config) -> Result<()> {
     stop.send_replace(true);
     channels.stop();
     let _ = tokio::time::timeout(LAST_REQUESTS, server).await;
+    let _ = tokio::time::timeout(LAST_REQUESTS, keeper).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     core.stop();
     tokio::task::spawn_blocking(move || writer.join()).await.context("the writer cannot be awaited")?;

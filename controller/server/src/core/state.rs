@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use thinlane_model::{Endpoint, Login, Now};
+use thinlane_model::{Endpoint, Login, Now, SessionId};
 use thinlane_policy::PolicyState;
 use thinlane_session::{
     Actor, Answer, Command, Context, Decided, Entry, Event, LockTarget, Note, Observation, Pools, Refusal, Refused,
@@ -42,6 +42,20 @@ impl State {
 
     pub fn world(&self) -> &World {
         &self.world
+    }
+
+    /// What gateways reported last of the sessions that are live.
+    pub fn observed(&self) -> Vec<(SessionId, Observation)> {
+        let seen = |id: &SessionId| self.world.observation(id).cloned();
+        self.world.all_live_sessions().filter_map(|session| Some((session.id, seen(&session.id)?))).collect()
+    }
+
+    /// Takes back what was reported before a restart, until the gateways report again: counters only ever rise.
+    pub fn remember(&mut self, seen: Vec<(SessionId, Observation)>) {
+        for (session, seen) in seen {
+            let Some(site) = self.world.session(&session).map(|session| session.site) else { continue };
+            self.world.observe(&site, session, seen);
+        }
     }
 
     pub(super) fn world_mut(&mut self) -> &mut World {
@@ -112,20 +126,12 @@ impl State {
         let fresh = read_world(&self.store).and_then(|world| Ok((world, read_credentials(&self.store)?)));
         match fresh.and_then(|fresh| self.tokens.load(&self.store).map(|()| fresh)) {
             Ok((world, credentials)) => {
-                let seen: Vec<_> = self
-                    .world
-                    .all_live_sessions()
-                    .filter_map(|session| {
-                        Some((session.site, session.id, self.world.observation(&session.id)?.clone()))
-                    })
-                    .collect();
+                let seen = self.observed();
                 self.world = world;
                 self.credentials = credentials;
                 self.world.effects_after_restart(crate::clock::now());
                 while self.world.poll_effect().is_some() {}
-                for (site, session, observation) in seen {
-                    self.world.observe(&site, session, observation);
-                }
+                self.remember(seen);
                 self.broken = None;
             }
             Err(error) => self.broken = Some(format!("the state cannot be read: {error:#}")),

@@ -156,7 +156,7 @@ pub struct HistoryView {
     pub schema: Schema,
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub session: SessionId,
-    /// Oldest first; further apart the longer the session lasts. Empty after the controller's restart.
+    /// Oldest first; further apart the longer the session lasts.
     pub samples: Vec<Sample>,
 }
 
@@ -168,6 +168,10 @@ pub struct Sample {
     pub at: Wall,
     pub up_bytes: u64,
     pub down_bytes: u64,
+    /// Between the sample before (or the opening) and this one the controller was not told all the time: what was
+    /// counted is known, when it passed is not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gap: bool,
 }
 
 /// What `GET /sessions/{id}/events` and `GET /events` send as server-sent events (`data:` is one of these, `event:` its kind).
