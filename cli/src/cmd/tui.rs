@@ -76,15 +76,7 @@ fn app(context: &Context, args: &Tui) -> Result<App> {
         Some(text) => Config::parse(&text).map_err(|error| refuse(error.to_string()))?,
         None => Config::default(),
     };
-    let variable = |name: &str| std::env::var(name).ok();
-    let glyphs = Glyphs {
-        unicode: Glyphs::is_utf8(
-            variable("LC_ALL").as_deref(),
-            variable("LC_CTYPE").as_deref(),
-            variable("LANG").as_deref(),
-        ),
-        colour: context.out.colour,
-    };
+    let glyphs = Glyphs { unicode: Glyphs::utf8_here(), colour: context.out.colour };
     let mut app = App::new(config, glyphs, jiff::tz::TimeZone::system()).map_err(|error| refuse(error.to_string()))?;
     app.view = View::from_word(&args.view).unwrap_or(View::Sessions);
     app.set_filter(app.view, &args.filter);

@@ -1,5 +1,6 @@
 //! What an operator does to the world: chosen, named exactly, confirmed, done, and what came of it.
 
+use jiff::tz::TimeZone;
 use thinlane_model::{Now, RequestId, SessionId, Span};
 use thinlane_wire::api::{LockKind, RequestState, SessionState};
 use zeroize::Zeroizing;
@@ -292,8 +293,26 @@ fn peer(peer: &Peer, now: Now) -> String {
     format!("{}{org} on {} at {}, {}, {left}", view.user, view.asset, view.site, view.task)
 }
 
-/// What confirming would do, as the world stands now.
-pub fn sentence(target: &Target, model: &Model, now: Now) -> String {
+/// What confirming a question would do, with what has been written into its fields.
+pub fn asked(ask: &Ask, model: &Model, now: Now, zone: &TimeZone) -> String {
+    const DAY: u64 = 86_400_000;
+    let sentence = sentence(ask.target(), model, now);
+    if !matches!(ask.target(), Target::Lock(..)) {
+        return sentence;
+    }
+    match ask.time() {
+        Ok(None) => format!("{sentence} until it is unlocked"),
+        Ok(Some(span)) => {
+            let end = model.controller_now(now) + span;
+            let end = if span.as_millis() < DAY { text::clock(end, zone) } else { text::moment(end, zone) };
+            format!("{sentence} until {end}, {} from now", text::about(span.as_millis()))
+        }
+        Err(_) => format!("{sentence} - for how long cannot be read, as in 1h"),
+    }
+}
+
+/// What confirming would do to a target, as the world stands now.
+fn sentence(target: &Target, model: &Model, now: Now) -> String {
     match target {
         Target::Kill(id) => match model.sessions.get(id) {
             Some(one) if one.view.state == SessionState::Ended => {
@@ -318,7 +337,7 @@ pub fn sentence(target: &Target, model: &Model, now: Now) -> String {
                     format!("ends {} open sessions ({}{rest})", more.len(), first.join(", "))
                 }
             };
-            format!("Lock {} {name}: {ends}, and nothing new opens until it is unlocked", kind_word(*kind))
+            format!("Lock {} {name}: {ends}, and nothing new opens", kind_word(*kind))
         }
         Target::Unlock(site) => format!("Unlock site {site}: lanes there may be opened again"),
         Target::Unfreeze(site) => {

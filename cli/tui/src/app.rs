@@ -4,7 +4,7 @@ mod open;
 mod over;
 
 use jiff::tz::TimeZone;
-use thinlane_model::{Boot, Now, SessionId};
+use thinlane_model::{Boot, Now, RequestId, SessionId, Wall};
 use thinlane_wire::api::LogEntry;
 
 use crate::act::{Ask, Deed, Sight};
@@ -45,6 +45,8 @@ pub enum Over {
     Columns(Chooser),
     /// The help, so many lines down.
     Help(usize),
+    /// A request in full, so many lines down.
+    Request(RequestId, usize),
     Code(Code, Sight),
 }
 
@@ -73,8 +75,8 @@ pub struct Code {
 #[derive(Clone)]
 pub enum Answer {
     Done(String),
-    /// Done in part: what is missing matters.
-    Partly(String),
+    /// Done, but these sessions have not been confirmed to be closed: that matters until they are.
+    Ending(String, Vec<SessionId>),
     Failed(String),
     Code(Code),
 }
@@ -85,6 +87,10 @@ pub struct Outcome {
     pub text: String,
     pub tone: Tone,
     pub at: Boot,
+    /// The controller's clock when it was said.
+    pub clock: Wall,
+    /// Sessions that it says are still ending.
+    pub ending: Vec<SessionId>,
 }
 
 /// A picture that stands still.
@@ -199,6 +205,27 @@ impl App {
     /// Takes something from the controller.
     pub fn take(&mut self, input: Input, now: Now) {
         self.model.take(input, now);
+        self.follow_outcome(now);
+    }
+
+    /// What was still ending and is over by now is not said to be ending.
+    fn follow_outcome(&mut self, now: Now) {
+        let Some(outcome) = self.outcome.as_mut().filter(|outcome| !outcome.ending.is_empty()) else { return };
+        let model = &self.model;
+        let over = |id: &SessionId| model.sessions.get(id).is_none_or(|peer| !peer.is_live());
+        if !outcome.ending.iter().all(over) {
+            return;
+        }
+        let text = match outcome.ending.as_slice() {
+            [id] => {
+                let peer = model.sessions.get(id).map(|peer| &peer.view);
+                let whose = peer.map(|view| format!(": {} on {}", view.user, view.asset)).unwrap_or_default();
+                let why = peer.and_then(|view| view.end_reason).map(|why| format!(" ({why})")).unwrap_or_default();
+                format!("{id}{whose} is closed{why}")
+            }
+            more => format!("all {} sessions that were still ending are closed", more.len()),
+        };
+        self.say(text, Tone::Good, now);
     }
 
     /// Takes the answer to a look.
@@ -210,9 +237,13 @@ impl App {
 
     /// Takes the answer to a deed.
     pub fn told(&mut self, answer: Answer, now: Now) {
+        let mut ending = Vec::new();
         let (text, tone) = match answer {
             Answer::Done(text) => (text, Tone::Good),
-            Answer::Partly(text) => (text, Tone::Warn),
+            Answer::Ending(text, sessions) => {
+                ending = sessions;
+                (text, Tone::Warn)
+            }
             Answer::Failed(text) => (text, Tone::Bad),
             Answer::Code(code) => {
                 let text = format!("a code for {} is on the screen", code.site);
@@ -220,12 +251,18 @@ impl App {
                 (text, Tone::Good)
             }
         };
-        self.outcome = Some(Outcome { text, tone, at: now.mono });
+        self.say(text, tone, now);
+        if let Some(outcome) = &mut self.outcome {
+            outcome.ending = ending;
+        }
+        // Its end may have been heard before the answer.
+        self.follow_outcome(now);
     }
 
     /// Says something to the person that no key asked for.
     pub fn say(&mut self, text: impl Into<String>, tone: Tone, now: Now) {
-        self.outcome = Some(Outcome { text: text.into(), tone, at: now.mono });
+        let clock = self.model.controller_now(now);
+        self.outcome = Some(Outcome { text: text.into(), tone, at: now.mono, clock, ending: Vec::new() });
     }
 
     /// What must be done because time has passed, once a second or so: what has been over for long leaves the screen,
@@ -256,7 +293,7 @@ impl App {
             Some(Over::Ask(_)) => keys::ASK,
             Some(Over::Filter(_)) => keys::FILTER,
             Some(Over::Columns(_)) => keys::COLUMNS,
-            Some(Over::Help(_)) => keys::HELP,
+            Some(Over::Help(_) | Over::Request(..)) => keys::HELP,
             Some(Over::Code(..)) => keys::CODE,
             None => self.top().place(),
         }

@@ -21,6 +21,8 @@ use crate::view;
 pub const LEAST: (u16, u16) = (50, 12);
 /// How long the outcome of a deed stays.
 const OUTCOME_TIME: u64 = 60_000;
+/// How long it is plain that it has just been said.
+const OUTCOME_FRESH: u64 = 5_000;
 
 /// What a picture needs beside its letters.
 #[derive(Debug, Default)]
@@ -116,7 +118,12 @@ fn head(app: &App, paint: &mut Paint<'_>, area: Rect, now: Now) {
         ctx.model.live().count().to_string(),
         if pending > 0 { format!("{pending}!") } else { "0".to_owned() },
         if away > 0 { format!("{} -{away}", ctx.model.sites.len()) } else { ctx.model.sites.len().to_string() },
-        if unseen > 0 { format!("{unseen}!") } else { "0".to_owned() },
+        match (unseen, ctx.model.notices.len() - unseen) {
+            (0, 0) => "0".to_owned(),
+            (0, rest) => format!("0 +{rest}"),
+            (unseen, 0) => format!("{unseen}!"),
+            (unseen, rest) => format!("{unseen}! +{rest}"),
+        },
         String::new(),
     ];
     let mut x = area.x;
@@ -194,7 +201,12 @@ fn status(app: &App, paint: &mut Paint<'_>, area: Rect, now: Now) {
     else {
         return;
     };
-    let mut lines = text::wrap(&app.glyphs.clean(&outcome.text), usize::from(area.width));
+    let mut said = outcome.text.clone();
+    if outcome.at.until(now.mono).as_millis() >= OUTCOME_FRESH {
+        // It is said of that moment: what is shown around it is newer.
+        said.insert_str(0, &format!("{}: ", text::clock(outcome.clock, &app.zone)));
+    }
+    let mut lines = text::wrap(&app.glyphs.clean(&said), usize::from(area.width));
     if lines.len() > 2 {
         // The rest is cut with a mark.
         let rest = lines.split_off(1).join(" ");

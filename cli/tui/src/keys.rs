@@ -153,7 +153,7 @@ pub static TABLE: &[Binding] = &[
         SESSIONS | REQUESTS | SITES | ALARMS,
         Action::Open,
         "open",
-        "the page of the selected session; on a site or an alarm, the sessions there",
+        "the page of the selected session; on a request, all of it; on a site or an alarm, the sessions there",
     ),
     bind(&[Key::Esc, Key::Backspace], MAIN, Action::Back, "", "back; on a list: drop the filter"),
     bind(
@@ -286,7 +286,7 @@ pub static CHAPTERS: &[(&str, Places)] = &[
     ("While something is asked", ASK),
     ("In the filter's line", FILTER),
     ("In the choice of columns", COLUMNS),
-    ("In this help, and over an enrolment code", HELP | CODE),
+    ("In this help, in a request, and over an enrolment code", HELP | CODE),
 ];
 
 /// What a filter understands, as the help says it: what to write, and what it means.

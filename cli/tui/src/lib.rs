@@ -34,7 +34,7 @@ pub mod pace;
 pub mod page;
 mod paint;
 mod pen;
-mod qr;
+pub mod qr;
 mod rights;
 pub mod table;
 pub mod text;

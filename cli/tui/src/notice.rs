@@ -220,7 +220,10 @@ pub fn attention(model: &Model, now: Now) -> Vec<Attention> {
                 || place.away.map_or(0, |away| away.until(now.mono).as_millis()),
                 |at| model.since(at, now),
             );
-            let who = here.map(|(_, peer)| format!(" ({} on {})", peer.view.user, peer.view.asset)).unwrap_or_default();
+            let who = here.map_or_else(String::new, |(_, peer)| {
+                let more = if lanes > 1 { format!(" and {} more", lanes - 1) } else { String::new() };
+                format!(" ({} on {}{more})", peer.view.user, peer.view.asset)
+            });
             let text =
                 format!("{name} lost its link {} ago with {} open{who}", text::about(ago), text::count(lanes, "lane"));
             say(Weight::Urgent, Some(name), "site-lost", text);

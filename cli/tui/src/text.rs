@@ -38,6 +38,13 @@ impl Glyphs {
         })
     }
 
+    /// Whether the locale that this process runs in is UTF-8.
+    pub fn utf8_here() -> bool {
+        let variable = |name: &str| std::env::var(name).ok();
+        let (all, ctype, lang) = (variable("LC_ALL"), variable("LC_CTYPE"), variable("LANG"));
+        Self::is_utf8(all.as_deref(), ctype.as_deref(), lang.as_deref())
+    }
+
     /// How a tone looks here.
     pub fn style(self, tone: Tone) -> Style {
         let plain = Style::new();

@@ -3,3 +3,4 @@
 pub mod list;
 pub mod over;
 pub mod page;
+pub mod request;

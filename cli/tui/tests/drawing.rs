@@ -2,11 +2,11 @@
 
 mod common;
 
-use common::{POOR, RICH, at, buffer, event, id, overview, picture, session, site, small, write};
+use common::{POOR, RICH, at, buffer, event, id, overview, picture, request, session, site, small, write};
 use ratatui::buffer::Buffer;
 use ratatui::style::{Color, Modifier};
 use serde_json::json;
-use thinlane_tui::{Input, Key, View};
+use thinlane_tui::{Answer, App, Input, Key, View};
 use unicode_width::UnicodeWidthStr;
 
 const SIZES: [(u16, u16); 3] = [(80, 24), (120, 40), (220, 60)];
@@ -294,10 +294,14 @@ fn what_a_narrow_screen_cuts_can_be_read_of_the_selected_row() {
 fn a_long_outcome_is_read_whole_on_a_narrow_screen() {
     let mut app = small(RICH);
     let told = "not done: killing a session needs one of the roles ops, admin (ask somebody who is ops or admin)";
-    app.told(thinlane_tui::Answer::Failed(told.into()), at(0));
+    app.told(Answer::Failed(told.into()), at(0));
     let lines = picture(&mut app, 80, 24, at(0));
     assert_eq!(format!("{} {}", lines[21], lines[22]), told, "{lines:#?}");
     assert!(lines[23].contains("? help"));
+    // Later it stands beside a world that has moved on: when it was said is said.
+    let lines = picture(&mut app, 80, 24, at(20_000));
+    assert!(lines[21].starts_with("03:00:00: not done: killing"), "{lines:#?}");
+    assert!(!picture(&mut app, 80, 24, at(61_000)).join("\n").contains("not done"));
 }
 
 #[test]
@@ -382,7 +386,7 @@ fn an_enrolment_code_is_a_picture_where_it_fits_and_letters_everywhere() {
     };
     for (glyphs, size, drawn) in [(RICH, (80, 24), true), (POOR, (80, 24), false), (POOR, (120, 45), true)] {
         let mut app = small(glyphs);
-        app.told(thinlane_tui::Answer::Code(code.clone()), at(0));
+        app.told(Answer::Code(code.clone()), at(0));
         let lines = picture(&mut app, size.0, size.1, at(0)).join("\n");
         assert!(lines.contains("7K2M-9Q4X-ABCD-EFGH-JKMN"), "{lines}");
         assert_eq!(lines.contains("--png"), !drawn, "{lines}");
@@ -412,4 +416,123 @@ fn one_picture_for_scripts_is_whole() {
     for key in ["at", "controller", "user", "attention", "requests", "sites", "alarms"] {
         assert!(object.get(key).is_some(), "{key}");
     }
+}
+
+#[test]
+fn what_was_said_to_be_ending_is_said_to_be_closed_once_it_is() {
+    let mut app = small(RICH);
+    let mut one = session(7, 2_000_000, 1, 1);
+    one["state"] = json!("ending");
+    app.take(event("session", one.clone()), at(0));
+    let told = format!("{}: bert on south-rtu7 is ending: the closing record is missing", id("ses", 7));
+    app.told(Answer::Ending(told, vec![id("ses", 7).parse().expect("an id")]), at(0));
+    assert!(picture(&mut app, 80, 24, at(1_000)).join("\n").contains("record is missing"));
+    one["state"] = json!("ended");
+    one["end_reason"] = json!("killed");
+    app.take(event("session", one), at(2_000));
+    let lines = picture(&mut app, 80, 24, at(2_000)).join("\n");
+    assert!(!lines.contains("record is missing"), "{lines}");
+    assert!(lines.contains(&format!("{}: bert on south-rtu7 is closed (killed)", id("ses", 7))), "{lines}");
+}
+
+#[test]
+fn a_lock_for_a_time_names_its_end() {
+    let mut app = small(RICH);
+    app.press(Key::Down, at(0));
+    app.press(Key::Char('l'), at(0));
+    let words = |app: &mut App| {
+        let lines = picture(app, 80, 24, at(0)).join(" ");
+        lines.replace('│', " ").split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert!(words(&mut app).contains("nothing new opens until it is unlocked"), "{}", words(&mut app));
+    app.press(Key::Tab, at(0));
+    write(&mut app, "1h", at(0));
+    let seen = words(&mut app);
+    assert!(seen.contains("nothing new opens until 04:00:00, 1 h from now"), "{seen}");
+    assert!(!seen.contains("until it is unlocked"), "{seen}");
+    write(&mut app, "x", at(0));
+    assert!(words(&mut app).contains("for how long cannot be read"), "{}", words(&mut app));
+}
+
+#[test]
+fn a_request_that_is_cut_says_so_and_enter_shows_all_of_it() {
+    for glyphs in [RICH, POOR] {
+        let mut app = small(glyphs);
+        let mut asked = request(90, "pending");
+        asked["decision"]["reasons"] = (0..30).map(|number| json!(format!("rule {number} had its say"))).collect();
+        app.take(event("request", asked), at(0));
+        app.press(Key::Char('2'), at(0));
+        app.press(Key::Down, at(0));
+        let seen = picture(&mut app, 80, 24, at(0)).join("\n");
+        let mark = if glyphs.unicode { "…" } else { "~" };
+        assert!(seen.contains(&format!("{mark} more: Enter shows all of it")), "{seen}");
+        app.press(Key::Enter, at(0));
+        let mut seen = picture(&mut app, 80, 24, at(0)).join("\n");
+        assert!(seen.contains("more below") && seen.contains("erik (acme) wants iec104 on north-rtu7"), "{seen}");
+        for _ in 0..3 {
+            app.press(Key::PageDown, at(0));
+            seen.push_str(&picture(&mut app, 80, 24, at(0)).join("\n"));
+        }
+        assert!((0..30).all(|number| seen.contains(&format!("rule {number} had its say"))), "{seen}");
+        // Back on the list, with the same row selected.
+        app.press(Key::Esc, at(0));
+        app.press(Key::Char('a'), at(0));
+        assert!(picture(&mut app, 80, 24, at(0)).join("\n").contains("Approve req_"));
+    }
+}
+
+#[test]
+fn the_banner_counts_the_lanes_that_it_does_not_name() {
+    let mut app = small(RICH);
+    app.take(event("site", site(1, "north", "offline", 3)), at(0));
+    let banner = picture(&mut app, 120, 24, at(0))[1].clone();
+    assert!(banner.contains("with 3 lanes open (") && banner.contains(" and 2 more)"), "{banner}");
+}
+
+#[test]
+fn rows_below_alarms_are_counted_in_the_head_line_and_the_help_says_what_the_numbers_are() {
+    let mut app = small(RICH);
+    assert!(picture(&mut app, 80, 24, at(0))[0].contains("4 Alarms 0  5 Log"));
+    let denied = |port: u16| {
+        json!({"schema": 1, "at": "2026-11-22T03:00:00Z", "site": "north", "session": id("ses", 1), "direction": "up",
+            "source": "198.19.0.1", "destination": "198.18.0.1", "protocol": "tcp", "port": port, "packets": 3})
+    };
+    app.take(event("denied", denied(22)), at(0));
+    app.take(event("denied", denied(23)), at(0));
+    let head = picture(&mut app, 80, 24, at(0))[0].clone();
+    assert!(head.contains("4 Alarms 0 +2  5 Log"), "{head}");
+    app.press(Key::Char('?'), at(0));
+    app.press(Key::PageDown, at(0));
+    let mut seen = String::new();
+    for _ in 0..12 {
+        seen.push_str(&picture(&mut app, 80, 24, at(0)).join("\n"));
+        app.press(Key::PageDown, at(0));
+    }
+    assert!(seen.contains("Sites 6 -3") && seen.contains("Alarms 1! +7"), "{seen}");
+}
+
+#[test]
+fn a_plot_keeps_what_the_controller_has_forgotten_and_marks_what_nobody_knows() {
+    let mut app = small(RICH);
+    let page_id = id("ses", 1).parse().expect("an id");
+    app.open_session(page_id, at(0));
+    let found = |history: serde_json::Value| thinlane_tui::page::Found {
+        session: serde_json::from_value(session(1, 300_000, 1000, 500)).expect("a session"),
+        request: None,
+        history: serde_json::from_value(history).expect("samples"),
+        timeline: Vec::new(),
+        missing: Vec::new(),
+    };
+    let before = json!([
+        {"at": "2026-11-22T02:35:10Z", "up_bytes": 10, "down_bytes": 0},
+        {"at": "2026-11-22T02:40:00Z", "up_bytes": 900_000, "down_bytes": 0}
+    ]);
+    app.found(page_id, Ok(found(before)));
+    assert!(!picture(&mut app, 80, 24, at(0)).join("\n").contains("?: not known"));
+    let after = json!([{"at": "2026-11-22T02:59:00Z", "up_bytes": 907_000, "down_bytes": 0, "gap": true}]);
+    app.found(page_id, Ok(found(after)));
+    assert_eq!(app.page.as_ref().and_then(|page| page.found.as_ref()).map(|found| found.history.len()), Some(3));
+    let lines = picture(&mut app, 80, 40, at(0)).join("\n");
+    assert!(lines.contains("?: not known when, 7.0 k in all"), "{lines}");
+    assert!(lines.contains("????????????") && lines.contains('█'), "{lines}");
 }

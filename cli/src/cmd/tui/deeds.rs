@@ -88,10 +88,11 @@ async fn try_perform(context: &Context, client: &Client, deed: Deed) -> Result<A
 fn killed(status: StatusCode, view: &SessionView) -> Answer {
     let whose = format!("{}: {} on {}", view.id, view.user, view.asset);
     if status == StatusCode::ACCEPTED || view.state != SessionState::Ended {
-        return Answer::Partly(format!(
+        let text = format!(
             "{whose} is ending: {} is out of reach, the relay has stopped forwarding, the closing record is missing",
             view.site
-        ));
+        );
+        return Answer::Ending(text, vec![view.id]);
     }
     let counters = &view.counters;
     let sum = format!(
@@ -117,10 +118,12 @@ fn locked(lock: &LockView) -> Answer {
     if lock.ending_sessions.is_empty() {
         return Answer::Done(format!("{what} is locked{until}; {ended}; {undo}"));
     }
-    Answer::Partly(format!(
+    let text = format!(
         "{what} is locked{until}; {} still ending: the gateway is out of reach, the relay has stopped forwarding",
         text::joined(&lock.ending_sessions)
-    ))
+    );
+    let ending = lock.ending_sessions.iter().filter_map(|id| id.parse().ok()).collect();
+    Answer::Ending(text, ending)
 }
 
 fn approved(view: &RequestView) -> Answer {

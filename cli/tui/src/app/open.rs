@@ -37,6 +37,12 @@ impl App {
         };
         match (session, site) {
             (Some(id), _) => self.open_session(id, now),
+            (None, None) if matches!(selected, Some(RowId::Request(_))) => {
+                if let Some(RowId::Request(id)) = selected {
+                    self.over = Some(Over::Request(id, 0));
+                }
+                Vec::new()
+            }
             (None, Some(site)) => {
                 self.view = View::Sessions;
                 self.set_filter(View::Sessions, &format!("site:{site}"));

@@ -17,15 +17,11 @@ impl App {
             }
             Some(Over::Columns(chooser)) => self.act_columns(chooser, action, now),
             Some(Over::Help(at)) => {
-                let page = self.height.max(2) - 1;
-                let to = match action {
-                    Action::Up => Some(at.saturating_sub(1)),
-                    Action::Down => Some(at + 1),
-                    Action::PageUp => Some(at.saturating_sub(page)),
-                    Action::PageDown => Some(at + page),
-                    _ => None,
-                };
-                self.over = to.map(Over::Help);
+                self.over = self.scrolled(at, action).map(Over::Help);
+                Vec::new()
+            }
+            Some(Over::Request(id, at)) => {
+                self.over = self.scrolled(at, action).map(|at| Over::Request(id, at));
                 Vec::new()
             }
             Some(Over::Code(code, sight)) => {
@@ -36,6 +32,18 @@ impl App {
                 Vec::new()
             }
             None => Vec::new(),
+        }
+    }
+
+    /// So many lines down after a key; `None`: the key closes it.
+    fn scrolled(&self, at: usize, action: Action) -> Option<usize> {
+        let page = self.height.max(2) - 1;
+        match action {
+            Action::Up => Some(at.saturating_sub(1)),
+            Action::Down => Some(at + 1),
+            Action::PageUp => Some(at.saturating_sub(page)),
+            Action::PageDown => Some(at + page),
+            _ => None,
         }
     }
 

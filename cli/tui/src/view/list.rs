@@ -5,11 +5,12 @@ use ratatui::style::{Modifier, Style};
 use thinlane_model::Now;
 
 use crate::app::App;
-use crate::columns::{actor, facts, remarks, request_word, story};
+use crate::columns::{actor, facts, remarks, story};
 use crate::keys::View;
 use crate::paint::Paint;
 use crate::table::{Ctx, List, Listed, RowId, arrange, layout};
 use crate::text::{self, Tone};
+use crate::view::request;
 
 /// A list as drawn: what stands below it, and the list with its window settled.
 struct Drawn {
@@ -235,37 +236,17 @@ fn decision(ctx: &Ctx<'_>, list: &List, paint: &mut Paint<'_>, area: Rect) {
         paint.text(area.x + 2, area.y + 1, area.width.saturating_sub(2), text, glyphs.style(Tone::Dim));
         return;
     };
-    let view = &asked.view;
-    let decision = &view.decision;
-    let mut lines = vec![
-        format!("{} {}: {} by {}", view.id, request_word(view.state), decision.verdict, decision.rules.join(", ")),
-        format!(
-            "why: {}{}",
-            view.reason,
-            view.ticket.as_ref().map(|ticket| format!(" (ticket {ticket})")).unwrap_or_default()
-        ),
-    ];
-    for demand in &decision.obligations.approvers {
-        lines.push(format!(
-            "{} asks for {} of {}, {} missing",
-            demand.rule,
-            text::count(u64::from(demand.approvals), "approval"),
-            demand.roles.join("/"),
-            demand.missing
-        ));
-    }
-    for approval in &view.approvals {
-        let note = approval.note.as_ref().map(|note| format!(": {note}")).unwrap_or_default();
-        lines.push(format!("approved by {} at {}{note}", approval.by, text::clock(approval.at, ctx.zone)));
-    }
-    if let Some(denial) = &view.denial {
-        lines.push(format!("denied by {}: {}", denial.by, denial.reason));
-    }
-    lines.extend(decision.reasons.iter().cloned());
+    let lines = request::said(&asked.view, ctx.zone);
     let width = usize::from(area.width.saturating_sub(2));
-    let wrapped = lines.iter().flat_map(|line| text::wrap(&glyphs.clean(line), width));
-    for (at, line) in wrapped.enumerate().take(usize::from(area.height.saturating_sub(1))) {
+    let mut wrapped: Vec<String> = lines.iter().flat_map(|line| text::wrap(&glyphs.clean(line), width)).collect();
+    let room = usize::from(area.height.saturating_sub(1));
+    if wrapped.len() > room {
+        wrapped.truncate(room.saturating_sub(1));
+        let more = if glyphs.unicode { '…' } else { '~' };
+        wrapped.push(format!("{more} more: Enter shows all of it"));
+    }
+    for (at, line) in wrapped.iter().enumerate().take(room) {
         let tone = if at == 0 { Tone::Strong } else { Tone::Plain };
-        paint.text(area.x + 2, area.y + 1 + at as u16, area.width.saturating_sub(2), &line, glyphs.style(tone));
+        paint.text(area.x + 2, area.y + 1 + at as u16, area.width.saturating_sub(2), line, glyphs.style(tone));
     }
 }

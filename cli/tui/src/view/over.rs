@@ -1,11 +1,12 @@
 //! What lies over a view: a question, the choice of columns, the help, an enrolment code.
 
+use jiff::tz::TimeZone;
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
 use thinlane_model::Now;
 use unicode_width::UnicodeWidthStr;
 
-use crate::act::{Ask, Target, kind_word, sentence};
+use crate::act::{Ask, Target, asked, kind_word};
 use crate::app::{App, Chooser, Code, Over};
 use crate::keys;
 use crate::model::Model;
@@ -13,6 +14,7 @@ use crate::paint::Paint;
 use crate::qr;
 use crate::rights;
 use crate::text::{self, Glyphs, Tone};
+use crate::view::request;
 
 /// Draws it; where the cursor belongs.
 pub fn draw(app: &mut App, paint: &mut Paint<'_>, area: Rect, main: Rect, now: Now) -> Option<(u16, u16)> {
@@ -21,7 +23,7 @@ pub fn draw(app: &mut App, paint: &mut Paint<'_>, area: Rect, main: Rect, now: N
         Over::Filter(_) => None,
         Over::Ask(ask) => {
             ask.sight.draw();
-            Some(question(ask, &app.model, glyphs, paint, area, now))
+            Some(question(ask, (&app.model, &app.zone), glyphs, paint, area, now))
         }
         Over::Columns(chooser) => {
             let list = app.lists[crate::app::index(app.view)].clone();
@@ -31,6 +33,20 @@ pub fn draw(app: &mut App, paint: &mut Paint<'_>, area: Rect, main: Rect, now: N
         Over::Help(at) => {
             app.height = usize::from(main.height.saturating_sub(2));
             *at = help(*at, &app.model, glyphs, paint, area);
+            None
+        }
+        Over::Request(id, at) => {
+            app.height = usize::from(main.height.saturating_sub(2));
+            let view = app.model.requests.get(id).map(|asked| &asked.view);
+            let width = usize::from(area.width.saturating_sub(4));
+            let lines = match view {
+                Some(view) => request::page(view, &app.zone),
+                None => vec![format!("{id} is not open any more")],
+            };
+            let lines = lines.iter().flat_map(|line| text::wrap(&glyphs.clean(line), width)).enumerate();
+            let tone = |at| if at == 0 { Tone::Strong } else { Tone::Plain };
+            let lines: Vec<_> = lines.map(|(at, line)| (line, tone(at))).collect();
+            *at = scroll(&format!("request {id}, Esc: back; lines"), *at, &lines, glyphs, paint, area);
             None
         }
         Over::Code(code, sight) => {
@@ -49,10 +65,17 @@ fn place(area: Rect, width: u16, height: u16) -> Rect {
     Rect { x, y: (area.bottom().saturating_sub(height + 3)).max(area.y), width, height }
 }
 
-fn question(ask: &Ask, model: &Model, glyphs: Glyphs, paint: &mut Paint<'_>, area: Rect, now: Now) -> (u16, u16) {
+fn question(
+    ask: &Ask,
+    (model, zone): (&Model, &TimeZone),
+    glyphs: Glyphs,
+    paint: &mut Paint<'_>,
+    area: Rect,
+    now: Now,
+) -> (u16, u16) {
     let width = area.width.saturating_sub(4).min(100);
     let inner = usize::from(width.saturating_sub(4));
-    let what = text::wrap(&glyphs.clean(&sentence(ask.target(), model, now)), inner);
+    let what = text::wrap(&glyphs.clean(&asked(ask, model, now, zone)), inner);
     let many = ask.targets.len() > 1;
     let policy = said(ask.target(), model).map(|said| text::wrap(&glyphs.clean(&said), inner)).unwrap_or_default();
     let policy = &policy[..policy.len().min(usize::from(area.height.saturating_sub(14)))];
@@ -161,14 +184,26 @@ fn columns(chooser: &Chooser, sort: (&str, bool), glyphs: Glyphs, paint: &mut Pa
 
 /// The help: every line of the table of keys. How far down it is, at most.
 fn help(at: usize, model: &Model, glyphs: Glyphs, paint: &mut Paint<'_>, area: Rect) -> usize {
+    let lines = help_lines(usize::from(area.width.saturating_sub(4)), model);
+    scroll("keys", at, &lines, glyphs, paint, area)
+}
+
+/// Lines over the whole view, from `at` on. How far down that is, at most.
+fn scroll(
+    title: &str,
+    at: usize,
+    lines: &[(String, Tone)],
+    glyphs: Glyphs,
+    paint: &mut Paint<'_>,
+    area: Rect,
+) -> usize {
     let frame = Rect { height: area.height - 1, ..area };
-    let lines = help_lines(usize::from(frame.width.saturating_sub(4)), model);
     let rows = usize::from(frame.height.saturating_sub(2));
     let at = at.min(lines.len().saturating_sub(rows));
     let more = if at + rows < lines.len() { ", more below" } else { "" };
     paint.frame(
         frame,
-        &format!("keys {}-{} of {}{more}", at + 1, (at + rows).min(lines.len()), lines.len()),
+        &format!("{title} {}-{} of {}{more}", at + 1, (at + rows).min(lines.len()), lines.len()),
         glyphs.style(Tone::Strong),
     );
     for (line, (text, tone)) in lines.iter().skip(at).take(rows).enumerate() {
@@ -201,6 +236,10 @@ pub fn help_lines(width: usize, model: &Model) -> Vec<(String, Tone)> {
     for (example, what) in keys::FILTERS {
         explain(&mut lines, example, what, Tone::Plain, width);
     }
+    lines.extend([(String::new(), Tone::Plain), ("Numbers in the head line".to_owned(), Tone::Strong)]);
+    for (number, what) in NUMBERS {
+        explain(&mut lines, number, what, Tone::Plain, width);
+    }
     lines
 }
 
@@ -212,6 +251,17 @@ fn explain(lines: &mut Vec<(String, Tone)>, name: &str, what: &str, tone: Tone, 
         lines.push((format!("  {name:<NAMES$}{part}"), tone));
     }
 }
+
+/// What the head line says beside the names of the views.
+const NUMBERS: [(&str, &str); 4] = [
+    ("Sessions 7", "seven sessions that have not ended"),
+    ("Requests 2!", "two requests wait for a decision"),
+    ("Sites 6 -3", "six sites, three of them offline or frozen"),
+    (
+        "Alarms 1! +7",
+        "one alarm or refusal that nobody marked as seen (m), and seven rows more: denied flows, refused attempts, what was seen",
+    ),
+];
 
 /// The modules of a line as blank letters on a light and a dark ground: a `#` is no dark square to a phone.
 fn blocks(line: &str, glyphs: Glyphs, paint: &mut Paint<'_>, (x, y): (u16, u16)) {
