@@ -205,6 +205,9 @@ fn a_code_is_printed_once_or_written_0600() {
     assert_eq!(stdout, "c0de-c0de\n");
     let (_, stdout, _) = person.says(&["site", "token", "north", "--json"]);
     assert_eq!(objects(&stdout)[0]["code"], "c0de-c0de");
+    let door = (objects(&stdout)[0]["controller"].clone(), objects(&stdout)[0]["ca_fingerprint"].clone());
+    assert!(door.0.as_str().is_some_and(|at| at.contains(":")), "{stdout}");
+    assert!(door.1.as_str().is_some_and(|print| print.starts_with("sha256:") && print.len() == 71), "{stdout}");
     let file = person.home().join("code");
     let (code, stdout, stderr) = person.says(&["site", "token", "north", "--out", file.to_str().expect("text")]);
     assert_eq!(code, 0, "{stderr}");

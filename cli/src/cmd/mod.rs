@@ -22,6 +22,7 @@ use std::path::Path;
 use thinlane_model::Span;
 use thinlane_wire::api::Code;
 
+use crate::api::Fingerprint;
 use crate::args::Command;
 use crate::context::Context;
 use crate::failure::Result;
@@ -84,8 +85,25 @@ fn check_code_file(flag: &str, file: Option<&Path>) -> Result<()> {
     file.map_or(Ok(()), |file| crate::home::check_output(flag, file, code))
 }
 
+/// Where a gateway trades its code: told with it, so that a laptop without a log-in can flash.
+struct Door {
+    /// `HOST:PORT`.
+    controller: String,
+    ca_fingerprint: Fingerprint,
+}
+
+impl Door {
+    /// As this person's log-in knows it.
+    fn of(context: &Context) -> Option<Self> {
+        let ca = context.home.read_ca().ok()??;
+        let url = context.controller().ok()?;
+        let port = url.port_or_known_default().unwrap_or(7443);
+        Some(Self { controller: format!("{}:{port}", url.host_str()?), ca_fingerprint: Fingerprint::of(&ca) })
+    }
+}
+
 /// Shows a one-time code, or writes it 0600 to a file.
-fn show_code(context: &Context, code: &Code, file: Option<&Path>, with_qr: bool) -> Result<()> {
+fn show_code(context: &Context, code: &Code, door: Option<&Door>, file: Option<&Path>, with_qr: bool) -> Result<()> {
     let out = context.out;
     let expires = time::local(code.expires_at);
     if let Some(file) = file {
@@ -97,7 +115,12 @@ fn show_code(context: &Context, code: &Code, file: Option<&Path>, with_qr: bool)
         return Ok(());
     }
     if out.json {
-        return out.object(&serde_json::json!({ "code": code.code, "expires_at": code.expires_at }));
+        let mut told = serde_json::json!({ "code": code.code, "expires_at": code.expires_at });
+        if let Some(door) = door {
+            told["controller"] = door.controller.as_str().into();
+            told["ca_fingerprint"] = door.ca_fingerprint.to_string().into();
+        }
+        return out.object(&told);
     }
     if with_qr {
         match qr::render(&code.code, out.colour) {

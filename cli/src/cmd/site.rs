@@ -7,8 +7,7 @@ use serde_json::json;
 use thinlane_model::{Endpoint, SiteName};
 use thinlane_wire::api::{Code, Done, NewSite, Reason, SiteView};
 
-use super::{check_code_file, parse_words, show_code};
-use crate::api::Fingerprint;
+use super::{Door, check_code_file, parse_words, show_code};
 use crate::api::paths::{item, verb};
 use crate::context::Context;
 use crate::failure::Result;
@@ -85,20 +84,19 @@ pub async fn run(context: &Context, command: Site) -> Result<()> {
                 crate::home::check_output("--png", png, |_| false)?;
             }
             let code: Code = client.post(&verb("sites", &name, "token"), &json!({})).await?;
+            let door = Door::of(context);
             // Shown first: the code exists from now on, whatever becomes of its picture.
-            show_code(context, &code, file.as_deref(), qr)?;
+            show_code(context, &code, door.as_ref(), file.as_deref(), qr)?;
             if let Some(png) = png {
                 let picture = png::qr(&code.code)?;
                 crate::home::write_private(&png, &picture, context.home.owner())?;
                 out.hint(&format!("its QR code is in {}; whoever sees it can enrol", png.display()));
             }
-            if let Ok(Some(ca)) = context.home.read_ca() {
-                let url = context.controller()?;
-                let port = url.port_or_known_default().unwrap_or(7443);
+            if let Some(door) = door {
                 out.hint(&format!(
-                    "on the gateway: thinlane-agent enroll --controller {}:{port} --ca-fingerprint {} --token-file {}",
-                    url.host_str().unwrap_or("HOST"),
-                    Fingerprint::of(&ca),
+                    "on the gateway: thinlane-agent enroll --controller {} --ca-fingerprint {} --token-file {}",
+                    door.controller,
+                    door.ca_fingerprint,
                     file.map_or("FILE".to_owned(), |file| file.display().to_string()),
                 ));
             }
