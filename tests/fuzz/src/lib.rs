@@ -13,7 +13,7 @@ mod targets;
 
 pub use mutate::Mutator;
 pub use run::Run;
-pub use targets::{OF_PACKETS, TARGETS, Target};
+pub use targets::{OF_PACKETS, OF_STRANGERS, TARGETS, Target};
 
 use std::path::{Path, PathBuf};
 

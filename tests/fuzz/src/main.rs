@@ -1,4 +1,5 @@
-//! Runs one target, or some beside each other, for some seconds of processor time each:
+//! Runs one target, or some beside each other, for some seconds of processor time each (a sixth of them for what no
+//! stranger writes):
 //! `fuzz [TARGET | packets | all] [SECONDS] [SEED]`.
 //!
 //! `packets` are those that read packets, datagrams and what the kernel says. They take turns of a second, so that a run
@@ -10,7 +11,7 @@ use std::io::{IsTerminal as _, Write as _, stderr};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use thinlane_fuzz::{OF_PACKETS, Run, TARGETS};
+use thinlane_fuzz::{OF_PACKETS, OF_STRANGERS, Run, TARGETS};
 
 /// How long each has its turn.
 const TURN: Duration = Duration::from_secs(1);
@@ -32,23 +33,42 @@ fn chosen(name: &str, seed: u64) -> Result<Vec<Run>, String> {
         .collect()
 }
 
-/// Lets all of them take turns until each has had `length`.
-fn take_turns(runs: &mut [Run], length: Duration) -> Result<(), String> {
-    let (begun, told) = (Instant::now(), stderr().is_terminal());
-    while runs.iter().any(|run| run.spent < length) {
-        for run in runs.iter_mut().filter(|run| run.spent < length) {
-            run.go_on(TURN.min(length - run.spent)).map_err(|failure| failure.to_string())?;
+/// How long a target runs: what only the kernel writes, or is a few fields long, a sixth of the others.
+fn length_of(name: &str, length: Duration) -> Duration {
+    if OF_STRANGERS.contains(&name) { length } else { length / 6 }
+}
+
+/// Lets some take turns until each has had its time.
+fn take_turns(runs: &mut [Run], length: Duration, told: bool) -> Result<(), String> {
+    let left = |run: &Run| length_of(run.name(), length).saturating_sub(run.spent);
+    while runs.iter().any(|run| !left(run).is_zero()) {
+        for run in runs.iter_mut().filter(|run| !left(run).is_zero()) {
+            run.go_on(TURN.min(left(run))).map_err(|failure| failure.to_string())?;
             if told {
                 let (name, tried, spent) = (run.name(), run.tried, run.spent.as_secs());
-                let _ = write!(stderr(), "\r\x1b[K{name}: {tried} inputs in {spent} of {} s", length.as_secs());
+                let _ = write!(stderr(), "\r\x1b[K{name}: {tried} inputs in {spent} s");
             }
         }
     }
+    Ok(())
+}
+
+/// Lets all of them take turns, on two processors where there are two.
+fn run_all(runs: &mut [Run], length: Duration) -> Result<(), String> {
+    let (begun, told) = (Instant::now(), stderr().is_terminal());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(2);
+    let count = runs.len();
+    let ends = std::thread::scope(|scope| {
+        let parts = runs.chunks_mut(count.div_ceil(threads).max(1));
+        let started: Vec<_> = parts.map(|part| scope.spawn(move || take_turns(part, length, told))).collect();
+        let ends = started.into_iter().map(|it| it.join().unwrap_or_else(|_| Err("a thread panicked".to_owned())));
+        ends.collect::<Result<Vec<()>, String>>()
+    });
     if told {
         let _ = write!(stderr(), "\r\x1b[K");
     }
-    println!("fuzz: {} targets, {} s by the clock", runs.len(), begun.elapsed().as_secs());
-    Ok(())
+    println!("fuzz: {count} targets, {} s by the clock", begun.elapsed().as_secs());
+    ends.map(|_| ())
 }
 
 fn main() -> ExitCode {
@@ -66,7 +86,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if let Err(error) = take_turns(&mut runs, Duration::from_secs(seconds)) {
+    if let Err(error) = run_all(&mut runs, Duration::from_secs(seconds)) {
         eprintln!("error: {error}");
         return ExitCode::FAILURE;
     }

@@ -54,6 +54,10 @@ pub const TARGETS: &[Target] = &[
     kernel::DEVICES,
 ];
 
+/// Those that read what strangers and peers send: headers, segments and messages of lanes.
+pub const OF_STRANGERS: &[&str] =
+    &["relay", "packet", "gate", "wg-header", "wg-segment", "wg-coalesce", "wg-device", "forward", "forward-tunnel"];
+
 /// Those of them that read what the kernel and the other end of a lane say, packet by packet.
 pub const OF_PACKETS: &[&str] = &[
     "relay",
