@@ -22,7 +22,7 @@ pub use fuzz::{fuzz_coalesce, fuzz_header, fuzz_segment};
 pub enum TunOffload {
     /// One call, one packet.
     None,
-    /// Up to 64 KB of a TCP flow with one call (`TUN_F_TSO4`, `TUN_F_TSO6`), checksums left to whoever cuts them.
+    /// Up to 64 KB of a TCP flow with one call (`TUN_F_TSO4`: lanes carry IPv4), checksums left to whoever cuts them.
     Tso,
     /// Of a UDP flow as well (`TUN_F_USO4`, `TUN_F_USO6`; Linux 6.2).
     TsoUso,
