@@ -39,7 +39,7 @@ fn length_of(name: &str, length: Duration) -> Duration {
 }
 
 /// Lets some take turns until each has had its time.
-fn take_turns(runs: &mut [Run], length: Duration, told: bool) -> Result<(), String> {
+fn take_turns(mut runs: Vec<&mut Run>, length: Duration, told: bool) -> Result<(), String> {
     let left = |run: &Run| length_of(run.name(), length).saturating_sub(run.spent);
     while runs.iter().any(|run| !left(run).is_zero()) {
         for run in runs.iter_mut().filter(|run| !left(run).is_zero()) {
@@ -59,8 +59,10 @@ fn run_all(runs: &mut [Run], length: Duration) -> Result<(), String> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(2);
     let count = runs.len();
     let ends = std::thread::scope(|scope| {
-        let parts = runs.chunks_mut(count.div_ceil(threads).max(1));
-        let started: Vec<_> = parts.map(|part| scope.spawn(move || take_turns(part, length, told))).collect();
+        let mut parts: Vec<Vec<&mut Run>> = (0..threads).map(|_| Vec::new()).collect();
+        runs.iter_mut().enumerate().for_each(|(at, run)| parts[at % threads].push(run));
+        let started: Vec<_> =
+            parts.into_iter().map(|part| scope.spawn(move || take_turns(part, length, told))).collect();
         let ends = started.into_iter().map(|it| it.join().unwrap_or_else(|_| Err("a thread panicked".to_owned())));
         ends.collect::<Result<Vec<()>, String>>()
     });
