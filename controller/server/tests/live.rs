@@ -74,19 +74,24 @@ async fn a_sessions_traffic_is_remembered_until_after_its_end() {
     assert_eq!(status, 404);
 }
 
-#[tokio::test]
-async fn denials_that_nobody_watched_are_in_the_first_picture_of_those_who_may_see_them() {
-    let mut world = world().await;
+/// So many packets to port 22 that a gateway let nowhere.
+fn denied(session: SessionId, packets: u64) -> FromAgent {
     let flow = DeniedFlow {
-        session: Some(world.session),
+        session: Some(session),
         direction: Direction::Up,
         source: Ipv4Addr::new(198, 19, 0, 1).into(),
         destination: Ipv4Addr::new(198, 18, 0, 1).into(),
         protocol: 6,
         port: Some(22),
-        packets: 3,
+        packets,
     };
-    world.gateway.say(FromAgent::Denied(DeniedReport { flows: vec![flow], not_reported: 0 })).await;
+    FromAgent::Denied(DeniedReport { flows: vec![flow], not_reported: 0 })
+}
+
+#[tokio::test]
+async fn denials_that_nobody_watched_are_in_the_first_picture_of_those_who_may_see_them() {
+    let mut world = world().await;
+    world.gateway.say(denied(world.session, 3)).await;
     let told = |answer: &Value| answer["denied"].as_array().is_some_and(|all| !all.is_empty());
     let answer = world.until(&world.olga, "/overview", told).await;
     assert_eq!(answer["denied"][0]["session"], world.session.to_string());
@@ -102,16 +107,7 @@ async fn a_controller_that_was_killed_remembers_what_it_had_been_told() {
     let counters = |up_bytes| Counters { up_bytes, up_packets: 1, denied_packets: 6, ..Counters::default() };
     let report = |bytes| SessionCounters { counters: counters(bytes), ..SessionCounters::none(world.session) };
     world.gateway.say(FromAgent::Counters(vec![report(1_500)])).await;
-    let flow = DeniedFlow {
-        session: Some(world.session),
-        direction: Direction::Up,
-        source: Ipv4Addr::new(198, 19, 0, 1).into(),
-        destination: Ipv4Addr::new(198, 18, 0, 1).into(),
-        protocol: 6,
-        port: Some(22),
-        packets: 6,
-    };
-    world.gateway.say(FromAgent::Denied(DeniedReport { flows: vec![flow], not_reported: 0 })).await;
+    world.gateway.say(denied(world.session, 6)).await;
     let kept = world.controller.dir().join("lately.json");
     let mut told = Value::Null;
     for _ in 0..400 {
