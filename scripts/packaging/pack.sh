@@ -127,6 +127,19 @@ control_files() {
         "SIZE=$(du -sk --exclude=DEBIAN --apparent-size "$root" | cut -f 1)" >"$root/DEBIAN/control"
 }
 
+# notices ARCH DIR: whose work a static program holds besides ours, and under which terms it may be passed on
+notices() {
+    local arch=$1 to=$2 part rust='' libc=''
+    while read -r part; do
+        case $part in
+            rust-std=*) rust=${part#*=} ;;
+            glibc=*) libc="the GNU C library ${part#*=} (LGPL-2.1-or-later, its text is in LGPL-2.1; its source is Debian's source package glibc);" ;;
+        esac
+    done < <(from_tools "$arch")
+    fill "$parts/gateway/NOTICE" "VERSION=$version" "ARCH=$arch" "RUST=$rust" "LIBC=$libc" >"$to/NOTICE"
+    install -m 644 /usr/share/common-licenses/LGPL-2.1 "$to/LGPL-2.1"
+}
+
 # The plain archive: for vendor firmware without a package manager, and what scripts/flash sends there.
 archive() {
     local arch=$1 root=$work/plain/$1 name
@@ -140,6 +153,7 @@ archive() {
         install -m 644 "$parts/gateway/$name" "$root/$name"
     done
     install -m 644 "$here/LICENSE-MIT" "$here/LICENSE-APACHE" "$root/"
+    notices "$arch" "$root"
     plain_tar -C "$root" . | gzip "-n$(tight)" >"$out.new/thinlane-agent-$version-$arch.tar.gz"
 }
 
@@ -166,6 +180,8 @@ ipk() {
     mkdir -p "$root/data" "$root/control"
     openwrt_files "$root/data"
     install -m 755 "$made/thinlane-agent" "$root/data/usr/lib/thinlane/thinlane-agent"
+    notices "$arch" "$root/data/usr/lib/thinlane"
+    gzip -9n "$root/data/usr/lib/thinlane/LGPL-2.1"
     local file
     for file in preinst postinst prerm postrm; do
         fill "$parts/openwrt/$file" "ARCH=$arch" "MACHINES=$machines" >"$root/control/$file"
@@ -179,6 +195,7 @@ ipk() {
     plain_tar -C "$root" ./debian-binary ./data.tar.gz ./control.tar.gz | gzip "-n$(tight)" >"$out.new/thinlane-agent_${version}_$arch.ipk"
     mkdir -p "$work/sdk/thinlane-agent/bin/$arch"
     cp "$made/thinlane-agent" "$work/sdk/thinlane-agent/bin/$arch/"
+    notices "$arch" "$work/sdk/thinlane-agent/bin/$arch"
 }
 
 # The package directory for an OpenWrt SDK.

@@ -137,6 +137,7 @@ for member in data:
     assert member.name.startswith(".") and ".." not in member.name and member.uid == 0 and member.isreg() | member.isdir(), member.name
 for name, mode in {"usr/lib/thinlane/thinlane-agent": 0o755, "etc/init.d/thinlane": 0o755, "etc/config/thinlane": 0o600, "lib/upgrade/keep.d/thinlane": 0o644}.items():
     assert data.getmember("./" + name).mode == mode, name
+assert b"LGPL" in data.extractfile("./usr/lib/thinlane/NOTICE").read() and data.getmember("./usr/lib/thinlane/LGPL-2.1.gz").size > 1000
 for member in data:
     text = data.extractfile(member).read() if member.isreg() else b""
     assert b"@" + b"SBIN@" not in text and b"@" + b"STATE@" not in text, member.name
