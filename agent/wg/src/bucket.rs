@@ -32,6 +32,25 @@ impl Bucket {
     }
 }
 
+/// What a peer may cause, from where it was heard last, and apart from it what comes from anywhere else: a flood of the
+/// second kind takes nothing from the first.
+#[derive(Debug, Clone)]
+pub(crate) struct ByOrigin {
+    peer: Bucket,
+    elsewhere: Bucket,
+}
+
+impl ByOrigin {
+    pub(crate) fn new(rate: u32, burst: u32) -> Self {
+        let bucket = Bucket::new(rate, burst);
+        Self { peer: bucket.clone(), elsewhere: bucket }
+    }
+
+    pub(crate) fn of(&mut self, from_peer: bool) -> &mut Bucket {
+        if from_peer { &mut self.peer } else { &mut self.elsewhere }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

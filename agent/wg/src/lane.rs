@@ -15,7 +15,7 @@ use boringtun::x25519;
 use thinlane_model::{Boot, Now, PublicKey, SessionId};
 use thinlane_packet::Recent;
 
-use crate::bucket::Bucket;
+use crate::bucket::ByOrigin;
 use crate::device::{DeviceError, Event, LaneReport, LaneRole, LaneSpec};
 use crate::gate::{Load, Reset};
 use crate::guard::{Guard, Sent};
@@ -82,8 +82,7 @@ pub(crate) struct Lane {
     pub(crate) mac1: Mac1,
     tunn: Box<Tunn>,
     limiter: Arc<RateLimiter>,
-    handshakes_from_peer: Bucket,
-    handshakes_from_elsewhere: Bucket,
+    handshake_messages: ByOrigin,
     guard: Guard,
     endpoint: Option<SocketAddr>,
     timing: Timing,
@@ -124,8 +123,7 @@ impl Lane {
             mac1: Mac1::of(&public),
             tunn: Box::new(tunn),
             limiter,
-            handshakes_from_peer: Bucket::new(HANDSHAKE_MESSAGES, HANDSHAKE_MESSAGES),
-            handshakes_from_elsewhere: Bucket::new(HANDSHAKE_MESSAGES, HANDSHAKE_MESSAGES),
+            handshake_messages: ByOrigin::new(HANDSHAKE_MESSAGES, HANDSHAKE_MESSAGES),
             guard: Guard::new(spec.role),
             endpoint: spec.endpoint,
             timing: Timing::new(spec.initiate, spec.keepalive, now.mono),
@@ -257,9 +255,7 @@ impl Lane {
         if self.guard.is_over(now) || self.recent.knows(message) {
             return false;
         }
-        let known = self.endpoint == Some(from);
-        let budget = if known { &mut self.handshakes_from_peer } else { &mut self.handshakes_from_elsewhere };
-        let may = budget.take(now);
+        let may = self.handshake_messages.of(self.endpoint == Some(from)).take(now);
         if may {
             self.recent.note(message);
         }

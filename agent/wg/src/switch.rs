@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use thinlane_model::{Boot, Now, SessionId};
 
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, ByOrigin};
 use crate::device::{DeviceError, LaneReport, LaneSpec};
 use crate::lane::{Lane, OVERHEAD, Output, Step, kind};
 use crate::mac1::{INITIATION, RESPONSE};
@@ -27,7 +27,7 @@ pub use fuzz::fuzz_device;
 /// Lanes of one device at once.
 pub(crate) const MOST: usize = 1024;
 /// MACs computed in a second to find an initiation's lane, each some 0.4 ms per thousand: a lane that is looked at
-/// costs one, so that 64 lanes look at 500 initiations at least.
+/// costs one, so that 64 lanes look at 500 initiations at least. As many again for lanes whose peer was never there.
 const MACS_PER_SECOND: u32 = 32_000;
 /// Handshakes answered in a second by all lanes together, each some 0.2 ms of curve arithmetic.
 const HANDSHAKES_PER_SECOND: u32 = 100;
@@ -45,8 +45,8 @@ pub(crate) struct Switch {
     /// When lanes want to act, at the latest; a lane that would by now wait longer is asked again then.
     due: BTreeSet<(Boot, u32)>,
     due_of: BTreeMap<u32, Boot>,
-    macs_of_strangers: Bucket,
-    macs_of_peers: Bucket,
+    macs: ByOrigin,
+    macs_of_new_lanes: Bucket,
     handshakes: Bucket,
     room: Box<[u8]>,
 }
@@ -60,8 +60,8 @@ impl Switch {
             by_address: BTreeMap::new(),
             due: BTreeSet::new(),
             due_of: BTreeMap::new(),
-            macs_of_strangers: Bucket::new(MACS_PER_SECOND, MACS_PER_SECOND / 4),
-            macs_of_peers: Bucket::new(MACS_PER_SECOND, MACS_PER_SECOND / 4),
+            macs: ByOrigin::new(MACS_PER_SECOND, MACS_PER_SECOND / 4),
+            macs_of_new_lanes: Bucket::new(MACS_PER_SECOND, MACS_PER_SECOND / 4),
             handshakes: Bucket::new(HANDSHAKES_PER_SECOND, HANDSHAKES_PER_SECOND),
             room: vec![0; ROOM].into_boxed_slice(),
         }
@@ -264,8 +264,7 @@ impl Switch {
                 // Its index was in the clear: whoever saw it can write the rest, but for MAC1.
                 let index = known(8)?;
                 let lane = self.lanes.get(&index)?;
-                let budget =
-                    if lane.endpoint() == Some(from) { &mut self.macs_of_peers } else { &mut self.macs_of_strangers };
+                let budget = self.macs.of(lane.endpoint() == Some(from));
                 let right = budget.take(now) && lane.mac1.matches(datagram);
                 (right && self.may_handshake(index, datagram, from, now)).then_some(index)
             }
@@ -277,20 +276,21 @@ impl Switch {
         }
     }
 
-    /// Strangers' initiations and those from where a peer is have budgets of their own, so that a flood of the
-    /// first kind does not keep lanes from new keys. Looked at first: who has never been there, then who is there.
+    /// Looked at first: who has never been there, then who is there. Strangers' initiations have a budget of their own
+    /// so that a flood of them does not keep lanes from new keys, and the lanes that wait for their engineer, mostly one
+    /// or two, have theirs: hundreds of others do not keep him out.
     fn lane_of_initiation(&mut self, datagram: &[u8], from: SocketAddr, now: Boot) -> Option<u32> {
         let known = self.lanes.values().any(|lane| lane.endpoint() == Some(from));
-        let budget = if known { &mut self.macs_of_peers } else { &mut self.macs_of_strangers };
         let rank = |lane: &Lane| match (lane.is_new(), lane.endpoint() == Some(from)) {
             (true, _) => 0,
             (false, true) => 1,
             (false, false) => 2,
         };
         for wanted in 0..=2 {
+            let budget = if wanted == 0 && !known { &mut self.macs_of_new_lanes } else { self.macs.of(known) };
             for (index, lane) in self.lanes.iter().filter(|(_, lane)| rank(lane) == wanted) {
                 if !budget.take(now) {
-                    return None;
+                    break;
                 }
                 if lane.mac1.matches(datagram) {
                     return Some(*index);

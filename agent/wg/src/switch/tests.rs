@@ -340,41 +340,64 @@ fn a_deadline_ends_a_lane_when_its_time_comes_and_says_so() {
     assert_eq!(ends.gateway.next_due().filter(|next| *next <= due), None, "nothing is left to do");
 }
 
+/// One more lane between the two, which its engineer begins at once.
+fn one_more(ends: &mut Ends, number: u8) {
+    let (mine, theirs) = (key_pair().expect("randomness"), key_pair().expect("randomness"));
+    let [engineer, asset] = [ME, ASSET].map(|first| Ipv4Addr::from_bits(first.to_bits() + u32::from(number)));
+    let tuple = Tuple { engineer, destination: asset, address: asset, protocol: Protocol::Udp, port: PORT };
+    let spec = LaneSpec {
+        session: session(number),
+        private: mine.0,
+        peer: theirs.1,
+        preshared: None,
+        endpoint: None,
+        keepalive: None,
+        initiate: false,
+        role: LaneRole::Gateway { tuple, deadline: ends.now.mono + Span::from_secs(600) },
+    };
+    let other = LaneSpec {
+        private: theirs.0,
+        peer: mine.1,
+        endpoint: Some(place(2)),
+        initiate: true,
+        role: LaneRole::Engineer { address: engineer, allowed: asset },
+        ..spec.clone()
+    };
+    ends.gateway.open(spec, &mut random(), ends.now, &mut ends.at_gateway).expect("a lane opens");
+    ends.engineer.open(other, &mut random(), ends.now, &mut ends.at_engineer).expect("a lane opens");
+}
+
 #[test]
 fn many_lanes_that_begin_in_one_moment_are_all_up_after_two_repetitions() {
     const LANES: u8 = 200;
     let mut ends = Ends::open(false);
-    for number in 2..=LANES {
-        let (mine, theirs) = (key_pair().expect("randomness"), key_pair().expect("randomness"));
-        let [engineer, asset] = [ME, ASSET].map(|first| Ipv4Addr::from_bits(first.to_bits() + u32::from(number)));
-        let tuple = Tuple { engineer, destination: asset, address: asset, protocol: Protocol::Udp, port: PORT };
-        let spec = LaneSpec {
-            session: session(number),
-            private: mine.0,
-            peer: theirs.1,
-            preshared: None,
-            endpoint: None,
-            keepalive: None,
-            initiate: false,
-            role: LaneRole::Gateway { tuple, deadline: ends.now.mono + Span::from_secs(600) },
-        };
-        let other = LaneSpec {
-            private: theirs.0,
-            peer: mine.1,
-            endpoint: Some(place(2)),
-            initiate: true,
-            role: LaneRole::Engineer { address: engineer, allowed: asset },
-            ..spec.clone()
-        };
-        ends.gateway.open(spec, &mut random(), ends.now, &mut ends.at_gateway).expect("a lane opens");
-        ends.engineer.open(other, &mut random(), ends.now, &mut ends.at_engineer).expect("a lane opens");
-    }
+    (2..=LANES).for_each(|number| one_more(&mut ends, number));
     ends.settle();
     for _ in 0..2 {
         ends.pass(Span::from_millis(1_200));
         ends.settle();
     }
     assert_eq!(ends.at_engineer.events.len(), usize::from(LANES));
+}
+
+#[test]
+fn a_flood_of_initiations_for_nobody_keeps_no_new_engineer_out_of_a_busy_gateway() {
+    let mut ends = Ends::up();
+    for number in 2..=64 {
+        one_more(&mut ends, number);
+        ends.settle();
+        ends.pass(Span::from_millis(100));
+    }
+    assert_eq!(ends.at_gateway.events.len(), 64);
+    let mut nobodys = vec![0x5a; 148];
+    nobodys[..4].copy_from_slice(&[1, 0, 0, 0]);
+    // 5 000 a second.
+    for _ in 0..5_000 {
+        ends.gateway.take_datagrams(&nobodys, usize::MAX, place(66), ends.now, &mut ends.at_gateway);
+    }
+    one_more(&mut ends, 65);
+    ends.settle();
+    assert_eq!(ends.at_gateway.events.last(), Some(&Event::Handshake(session(65))));
 }
 
 /// A stranger who knows the gateway's public key, as the relay does, but no private one.
