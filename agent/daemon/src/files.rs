@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
+use ring::rand::SecureRandom as _;
 
 /// The two directories of one agent.
 ///
@@ -129,6 +130,25 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
         let _ = fs::remove_file(&temporary);
     }
     written
+}
+
+/// Proves that a directory can keep `bytes` more: writes as much there, down to the disk, and removes it again.
+///
+/// # Errors
+/// `StorageFull`, `QuotaExceeded`, `ReadOnlyFilesystem`, or whatever else the first real file would have met.
+pub fn prove_room(dir: &Path, bytes: usize) -> io::Result<()> {
+    // A file system that compresses keeps zeros for nothing.
+    let mut random = vec![0; bytes];
+    ring::rand::SystemRandom::new().fill(&mut random).map_err(|_| io::Error::other("no randomness"))?;
+    // Always the same name: one that a power cut left is taken up and removed here.
+    let path = dir.join(".room");
+    let written = (|| {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        file.write_all(&random)?;
+        file.sync_all()
+    })();
+    let removed = remove(&path);
+    written.and(removed)
 }
 
 /// Reads a file of at most `most` bytes; `None` where there is none.

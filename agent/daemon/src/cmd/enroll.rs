@@ -1,6 +1,6 @@
 //! `enroll`: makes the gateway's key here and exchanges a one-time code for a certificate.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::PathBuf;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -26,6 +26,9 @@ use crate::tls::{self, Fingerprint, Found};
 
 /// How long each step towards the controller may take.
 const STEP: Duration = Duration::from_secs(15);
+/// What the state directory must be able to keep, in bytes: the identity, the new one beside it at a renewal, and the small
+/// files that go with it, in whole blocks.
+const ROOM: usize = 32 * 1024;
 /// The longest code file that is read, in bytes.
 const MOST_CODE: u64 = 4096;
 
@@ -47,9 +50,7 @@ pub struct Enroll {
 
 /// Enrols, and says what to do next.
 pub fn enroll(args: &Enroll, dirs: &Dirs, json: bool) -> Result<(), Failure> {
-    files::private_dir(&dirs.dir).map_err(|error| {
-        Failure::new(format_args!("cannot use {}: {error}", dirs.dir.display())).next("name another one with --dir")
-    })?;
+    files::private_dir(&dirs.dir).map_err(|error| unusable(dirs, &error))?;
     if dirs.identity().exists() && !args.force {
         let site = Identity::load(&dirs.identity())?.map(|identity| format!(" as site {}", identity.site_name));
         return Err(Failure::new(format_args!("this gateway is enrolled already{}", site.unwrap_or_default()))
@@ -59,9 +60,14 @@ pub fn enroll(args: &Enroll, dirs: &Dirs, json: bool) -> Result<(), Failure> {
         return Err(Failure::new("an agent is running with this identity").next("stop it first, then enrol"));
     }
     let code = read_code(args)?;
+    // The controller takes a code once: an identity that cannot be kept must not cost it.
+    files::prove_room(&dirs.dir, ROOM).map_err(|error| unusable(dirs, &error))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
     let identity = runtime.block_on(exchange(&args.controller, args.ca_fingerprint, &code))?;
-    identity.store(&dirs.identity())?;
+    identity.store(&dirs.identity()).map_err(|error| {
+        Failure::from(error)
+            .next("the code has been used: mend that, and enrol with a new one (thinlane site token NAME)")
+    })?;
     files::remove(&dirs.witness()).context("the old controller's checkpoint")?;
     files::remove(&dirs.clock()).context("the old controller's time")?;
     if json {
@@ -72,6 +78,22 @@ pub fn enroll(args: &Enroll, dirs: &Dirs, json: bool) -> Result<(), Failure> {
     println!("enrolled as site {} ({}) at {}", identity.site_name, identity.site, identity.controller);
     eprintln!("  next: thinlane-agent run");
     Ok(())
+}
+
+/// Why the identity could not be kept, found out while the code is still good.
+fn unusable(dirs: &Dirs, error: &std::io::Error) -> Failure {
+    let dir = dirs.dir.display();
+    match error.kind() {
+        ErrorKind::ReadOnlyFilesystem => {
+            Failure::new(format_args!("{dir} is read-only: the identity cannot be kept there"))
+                .next("the code was not used: mount it writable (mount -o remount,rw), then enrol again")
+        }
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            Failure::new(format_args!("there is no room for the identity in {dir}: {error}"))
+                .next(format_args!("the code was not used: make {} KB of room there, then enrol again", ROOM / 1024))
+        }
+        _ => Failure::new(format_args!("cannot use {dir}: {error}")).next("name another one with --dir"),
+    }
 }
 
 fn read_code(args: &Enroll) -> Result<Zeroizing<String>, Failure> {
