@@ -208,6 +208,11 @@ fn a_code_is_printed_once_or_written_0600() {
     let door = (objects(&stdout)[0]["controller"].clone(), objects(&stdout)[0]["ca_fingerprint"].clone());
     assert!(door.0.as_str().is_some_and(|at| at.contains(":")), "{stdout}");
     assert!(door.1.as_str().is_some_and(|print| print.starts_with("sha256:") && print.len() == 71), "{stdout}");
+    // Its picture comes last, beside what was printed before; with --json or a file there is none.
+    let (_, stdout, _) = person.says(&["site", "token", "north", "--qr"]);
+    let picture: Vec<&str> = stdout.strip_prefix("c0de-c0de\n").expect("the code first").lines().collect();
+    assert!((20..=23).contains(&picture.len()), "all of it fits 24 lines: {stdout}");
+    assert_eq!(objects(&person.says(&["site", "token", "north", "--qr", "--json"]).1).len(), 1);
     let file = person.home().join("code");
     let (code, stdout, stderr) = person.says(&["site", "token", "north", "--out", file.to_str().expect("text")]);
     assert_eq!(code, 0, "{stderr}");

@@ -5,6 +5,7 @@ use std::fmt;
 /// Exit codes, the same for all of Thinlane's programs.
 pub mod exit {
     pub const FAILURE: u8 = 1;
+    pub const USAGE: u8 = 2;
     pub const DENIED: u8 = 3;
     pub const UNREACHABLE: u8 = 6;
     pub const VERIFICATION: u8 = 7;

@@ -41,6 +41,12 @@ impl Fingerprint {
     }
 }
 
+impl From<[u8; 32]> for Fingerprint {
+    fn from(digest: [u8; 32]) -> Self {
+        Self(digest)
+    }
+}
+
 impl FromStr for Fingerprint {
     type Err = FingerprintError;
     fn from_str(text: &str) -> Result<Self, FingerprintError> {

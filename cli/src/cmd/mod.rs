@@ -20,13 +20,14 @@ pub mod user;
 use std::path::Path;
 
 use thinlane_model::Span;
-use thinlane_wire::api::Code;
+use thinlane_wire::api::{Code, Invitation};
+use zeroize::Zeroizing;
 
 use crate::api::Fingerprint;
 use crate::args::Command;
 use crate::context::Context;
 use crate::failure::Result;
-use crate::out::{qr, time};
+use crate::out::time;
 
 /// Runs one command.
 pub async fn run(context: &Context, command: Command) -> Result<()> {
@@ -100,10 +101,29 @@ impl Door {
         let port = url.port_or_known_default().unwrap_or(7443);
         Some(Self { controller: format!("{}:{port}", url.host_str()?), ca_fingerprint: Fingerprint::of(&ca) })
     }
+
+    /// What to type on the gateway, with the code in this file.
+    fn command(&self, file: &str) -> String {
+        let Self { controller, ca_fingerprint } = self;
+        format!("thinlane-agent enroll --controller {controller} --ca-fingerprint {ca_fingerprint} --token-file {file}")
+    }
+}
+
+/// What a QR code of a gateway's code holds: where to trade it as well, as far as this person's log-in knows it.
+fn invitation(door: Option<&Door>, code: &str) -> String {
+    let whole = door.and_then(|door| {
+        let code = Zeroizing::new(code.to_owned());
+        Some(
+            Invitation { controller: door.controller.parse().ok()?, ca: door.ca_fingerprint.0, code }
+                .line()
+                .to_string(),
+        )
+    });
+    whole.unwrap_or_else(|| code.to_owned())
 }
 
 /// Shows a one-time code, or writes it 0600 to a file.
-fn show_code(context: &Context, code: &Code, door: Option<&Door>, file: Option<&Path>, with_qr: bool) -> Result<()> {
+fn show_code(context: &Context, code: &Code, door: Option<&Door>, file: Option<&Path>) -> Result<()> {
     let out = context.out;
     let expires = time::local(code.expires_at);
     if let Some(file) = file {
@@ -121,12 +141,6 @@ fn show_code(context: &Context, code: &Code, door: Option<&Door>, file: Option<&
             told["ca_fingerprint"] = door.ca_fingerprint.to_string().into();
         }
         return out.object(&told);
-    }
-    if with_qr {
-        match qr::render(&code.code, out.colour) {
-            Some(picture) => out.line(&picture)?,
-            None => out.hint("the code is too long for a QR code"),
-        }
     }
     out.line(&code.code)?;
     out.hint(&format!("this code is shown once; it works once, until {expires}"));

@@ -7,11 +7,11 @@ use serde_json::json;
 use thinlane_model::{Endpoint, SiteName};
 use thinlane_wire::api::{Code, Done, NewSite, Reason, SiteView};
 
-use super::{Door, check_code_file, parse_words, show_code};
+use super::{Door, check_code_file, invitation, parse_words, show_code};
 use crate::api::paths::{item, verb};
 use crate::context::Context;
 use crate::failure::Result;
-use crate::out::{Table, png, text, time};
+use crate::out::{Table, png, qr, text, time};
 
 #[derive(Subcommand)]
 #[command(arg_required_else_help = true)]
@@ -35,7 +35,7 @@ pub enum Site {
     Token {
         /// A name or an id
         name: String,
-        /// Show it as a QR code as well
+        /// Show it as a QR code as well, with where to trade it and the controller's fingerprint
         #[arg(long)]
         qr: bool,
         /// Write the QR code here as a picture (PNG, 0600): for a printer, or a phone without a terminal
@@ -86,19 +86,23 @@ pub async fn run(context: &Context, command: Site) -> Result<()> {
             let code: Code = client.post(&verb("sites", &name, "token"), &json!({})).await?;
             let door = Door::of(context);
             // Shown first: the code exists from now on, whatever becomes of its picture.
-            show_code(context, &code, door.as_ref(), file.as_deref(), qr)?;
+            show_code(context, &code, door.as_ref(), file.as_deref())?;
+            let line = invitation(door.as_ref(), &code.code);
             if let Some(png) = png {
-                let picture = png::qr(&code.code)?;
+                let picture = png::qr(&line)?;
                 crate::home::write_private(&png, &picture, context.home.owner())?;
                 out.hint(&format!("its QR code is in {}; whoever sees it can enrol", png.display()));
             }
             if let Some(door) = door {
-                out.hint(&format!(
-                    "on the gateway: thinlane-agent enroll --controller {} --ca-fingerprint {} --token-file {}",
-                    door.controller,
-                    door.ca_fingerprint,
-                    file.map_or("FILE".to_owned(), |file| file.display().to_string()),
-                ));
+                let file = file.as_ref().map_or("FILE".to_owned(), |file| file.display().to_string());
+                out.hint(&format!("on the gateway: {}", door.command(&file)));
+            }
+            // Last, so that all of it is on a small screen. A file was asked for so that nobody sees the code.
+            if qr && file.is_none() && !out.json {
+                match qr::render(&line, out.colour) {
+                    Some(picture) => out.line(picture.trim_end_matches('\n'))?,
+                    None => out.hint("the code is too long for a QR code"),
+                }
             }
             Ok(())
         }

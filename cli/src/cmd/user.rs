@@ -90,7 +90,7 @@ pub async fn run(context: &Context, command: User) -> Result<()> {
             };
             check_code_file("--out", add.out.as_deref())?;
             let code: Code = client.post("/users", &body).await?;
-            show_code(context, &code, None, add.out.as_deref(), false)?;
+            show_code(context, &code, None, add.out.as_deref())?;
             hint_setup(context, &body.user, add.out.as_deref());
             Ok(())
         }
@@ -113,7 +113,7 @@ pub async fn run(context: &Context, command: User) -> Result<()> {
         User::Reset { login, out } => {
             check_code_file("--out", out.as_deref())?;
             let code: Code = client.post(&verb("users", &login, "reset"), &json!({})).await?;
-            show_code(context, &code, None, out.as_deref(), false)?;
+            show_code(context, &code, None, out.as_deref())?;
             hint_setup(context, &login, out.as_deref());
             Ok(())
         }

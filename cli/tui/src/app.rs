@@ -65,6 +65,8 @@ pub struct Chooser {
 pub struct Code {
     pub site: String,
     pub code: String,
+    /// The code with where to trade it, as a QR code holds it; the code alone where that is not known.
+    pub line: String,
     /// When it lapses, in words.
     pub until: String,
     /// The command for the gateway.

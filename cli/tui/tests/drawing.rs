@@ -381,10 +381,20 @@ fn an_enrolment_code_is_a_picture_where_it_fits_and_letters_everywhere() {
     let code = thinlane_tui::Code {
         site: "north".into(),
         code: "7K2M-9Q4X-ABCD-EFGH-JKMN".into(),
+        line: format!("THINLANE://ENROL/CONTROLLER.EXAMPLE:7443/{}/7K2M-9Q4X-ABCD-EFGH-JKMN", "A7".repeat(32)),
         until: "04:00".into(),
         command: "thinlane-agent enroll --controller hq:7443".into(),
     };
-    for (glyphs, size, drawn) in [(RICH, (80, 24), true), (POOR, (80, 24), false), (POOR, (120, 45), true)] {
+    // All that the gateway needs where there is room for that, else the code alone.
+    let (line, alone) = (Some(code.line.as_str()), Some(code.code.as_str()));
+    for (glyphs, size, read) in [
+        (RICH, (80, 24), alone),
+        (RICH, (80, 30), line),
+        (POOR, (80, 24), None),
+        (POOR, (120, 45), alone),
+        (POOR, (120, 50), line),
+    ] {
+        let drawn = read.is_some();
         let mut app = small(glyphs);
         app.told(Answer::Code(code.clone()), at(0));
         let lines = picture(&mut app, size.0, size.1, at(0)).join("\n");
@@ -397,7 +407,7 @@ fn an_enrolment_code_is_a_picture_where_it_fits_and_letters_everywhere() {
         let (blocks, light) = (lines.matches('█').count(), light.count());
         assert_eq!(blocks > 50 || light > 300, drawn, "{blocks} {light}: {lines}");
         assert!(!lines.contains('#'), "a letter is no dark square to a phone: {lines}");
-        assert_eq!(photograph(&drawing).as_deref(), drawn.then_some(code.code.as_str()));
+        assert_eq!(photograph(&drawing).as_deref(), read, "{size:?}");
         // It is gone with a key, and nothing keeps it.
         app.press(Key::Esc, at(0));
         assert!(!picture(&mut app, size.0, size.1, at(0)).join("\n").contains("7K2M"));

@@ -11,7 +11,7 @@ use clap::builder::FalseyValueParser;
 use data_encoding::BASE64;
 use serde_json::json;
 use thinlane_model::Endpoint;
-use thinlane_wire::api::{Enrol, Enrolled, ErrorBody, ErrorCode};
+use thinlane_wire::api::{Enrol, Enrolled, ErrorBody, ErrorCode, Invitation};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
@@ -34,13 +34,14 @@ const MOST_CODE: u64 = 4096;
 
 #[derive(Debug, Args)]
 pub struct Enroll {
-    /// Where the controller is.
+    /// Where the controller is; may stand in the token file instead.
     #[arg(long, value_name = "HOST:PORT", env = "THINLANE_CONTROLLER")]
-    controller: Endpoint,
-    /// SHA-256 of the controller's CA certificate, as `thinlane-controller init` prints it.
+    controller: Option<Endpoint>,
+    /// SHA-256 of the controller's CA certificate, as `thinlane-controller init` prints it; may stand in the token file instead.
     #[arg(long, value_name = "sha256:HEX", env = "THINLANE_CA_FINGERPRINT")]
-    ca_fingerprint: Fingerprint,
-    /// File with the one-time code from `thinlane site token`; `-` reads standard input.
+    ca_fingerprint: Option<Fingerprint>,
+    /// File with the one-time code from `thinlane site token`: alone, as its --json, or as the line that its QR code holds;
+    /// `-` reads standard input.
     #[arg(long, value_name = "FILE", env = "THINLANE_TOKEN_FILE")]
     token_file: PathBuf,
     /// Replace the identity that this gateway has already.
@@ -59,11 +60,18 @@ pub fn enroll(args: &Enroll, dirs: &Dirs, json: bool) -> Result<(), Failure> {
     if super::daemon_runs(dirs)? {
         return Err(Failure::new("an agent is running with this identity").next("stop it first, then enrol"));
     }
-    let code = read_code(args)?;
+    let Told { controller, ca, code } = read_told(args)?;
+    let controller = args.controller.clone().or(controller).ok_or_else(|| {
+        Failure::coded(exit::USAGE, "which controller? The token file does not say").next("--controller HOST:7443")
+    })?;
+    let ca = args.ca_fingerprint.or(ca).ok_or_else(|| {
+        Failure::coded(exit::USAGE, "the controller's fingerprint is needed, and the token file does not say it")
+            .next("--ca-fingerprint sha256:HEX (thinlane-controller init printed it)")
+    })?;
     // The controller takes a code once: an identity that cannot be kept must not cost it.
     files::prove_room(&dirs.dir, ROOM).map_err(|error| unusable(dirs, &error))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
-    let identity = runtime.block_on(exchange(&args.controller, args.ca_fingerprint, &code))?;
+    let identity = runtime.block_on(exchange(&controller, ca, &code))?;
     identity.store(&dirs.identity()).map_err(|error| {
         Failure::from(error)
             .next("the code has been used: mend that, and enrol with a new one (thinlane site token NAME)")
@@ -96,7 +104,14 @@ fn unusable(dirs: &Dirs, error: &std::io::Error) -> Failure {
     }
 }
 
-fn read_code(args: &Enroll) -> Result<Zeroizing<String>, Failure> {
+/// What a token file says; the code alone is enough.
+struct Told {
+    controller: Option<Endpoint>,
+    ca: Option<Fingerprint>,
+    code: Zeroizing<String>,
+}
+
+fn read_told(args: &Enroll) -> Result<Told, Failure> {
     let bytes = if args.token_file.as_os_str() == "-" {
         let mut bytes = Vec::new();
         std::io::stdin().take(MOST_CODE).read_to_end(&mut bytes).context("cannot read standard input")?;
@@ -108,17 +123,24 @@ fn read_code(args: &Enroll) -> Result<Zeroizing<String>, Failure> {
         )?
     };
     let text = Zeroizing::new(String::from_utf8(bytes).map_err(|_| Failure::new("the code is not text"))?);
-    let code = match serde_json::from_str::<serde_json::Value>(&text) {
+    let told = if Invitation::is_meant(text.trim()) {
+        let Invitation { controller, ca, code } = text.parse().context("the code file")?;
+        Told { controller: Some(controller), ca: Some(ca.into()), code }
+    } else if let Ok(serde_json::Value::Object(object)) = serde_json::from_str(&text) {
         // What `site token --json` prints.
-        Ok(serde_json::Value::Object(object)) => {
-            object.get("code").and_then(|code| code.as_str()).unwrap_or_default().to_owned()
+        let word = |key: &str| object.get(key).and_then(|word| word.as_str());
+        Told {
+            controller: word("controller").map(str::parse).transpose().context("the code file")?,
+            ca: word("ca_fingerprint").map(str::parse).transpose().context("the code file")?,
+            code: Zeroizing::new(word("code").unwrap_or_default().to_owned()),
         }
-        _ => text.trim().to_owned(),
+    } else {
+        Told { controller: None, ca: None, code: Zeroizing::new(text.trim().to_owned()) }
     };
-    if code.is_empty() {
+    if told.code.is_empty() {
         return Err(Failure::new("the code file is empty").next("make a code: thinlane site token NAME"));
     }
-    Ok(Zeroizing::new(code))
+    Ok(told)
 }
 
 /// The whole exchange with a controller of which only the fingerprint is known.

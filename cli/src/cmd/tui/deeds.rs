@@ -10,9 +10,10 @@ use thinlane_wire::api::{
     SessionState, SessionView, SiteView,
 };
 
+use crate::api::Client;
 use crate::api::paths::{encode, verb};
-use crate::api::{Client, Fingerprint};
 use crate::cmd::session::{CLOSING, end};
+use crate::cmd::{Door, invitation};
 use crate::context::Context;
 use crate::failure::{Failure, Result};
 use crate::out::{text, time};
@@ -75,8 +76,10 @@ async fn try_perform(context: &Context, client: &Client, deed: Deed) -> Result<A
         }
         Deed::Code { site } => {
             let code: NewCode = client.post(&verb("sites", &site, "token"), &json!({})).await?;
+            let door = Door::of(context);
             Answer::Code(Code {
-                command: command(context),
+                line: invitation(door.as_ref(), &code.code),
+                command: door.map_or(String::new(), |door| door.command("FILE")),
                 until: time::local(code.expires_at),
                 code: code.code.to_string(),
                 site,
@@ -144,15 +147,4 @@ fn path_word(kind: LockKind) -> &'static str {
         LockKind::Site => "site",
         LockKind::Asset => "asset",
     }
-}
-
-/// What to type on the gateway.
-fn command(context: &Context) -> String {
-    let (Ok(url), Ok(Some(ca))) = (context.controller(), context.home.read_ca()) else { return String::new() };
-    let port = url.port_or_known_default().unwrap_or(7443);
-    format!(
-        "thinlane-agent enroll --controller {}:{port} --ca-fingerprint {} --token-file FILE",
-        url.host_str().unwrap_or("HOST"),
-        Fingerprint::of(&ca)
-    )
 }

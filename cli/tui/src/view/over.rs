@@ -272,13 +272,22 @@ fn blocks(line: &str, glyphs: Glyphs, paint: &mut Paint<'_>, (x, y): (u16, u16))
     }
 }
 
+/// Letters that the frame and the words beside a picture take at least: as much as a code in three lines.
+const WORDS: u16 = 18;
+
 /// The code in letters, as a picture where there is room, and what to type on the gateway.
 fn enrolment(code: &Code, glyphs: Glyphs, paint: &mut Paint<'_>, area: Rect) {
-    let picture = qr::lines(&code.code, glyphs.unicode).unwrap_or_default();
-    let wide = picture.iter().map(|line| line.chars().count()).max().unwrap_or(0) as u16;
     let frame = Rect { height: area.height - 1, ..area };
     paint.frame(frame, &format!("enrolment code for {}, until {}", code.site, code.until), glyphs.style(Tone::Strong));
-    let fits = !picture.is_empty() && picture.len() as u16 + 2 <= frame.height && wide + 4 <= frame.width;
+    let width = |picture: &[String]| picture.iter().map(|line| line.chars().count()).max().unwrap_or(0) as u16;
+    // All that the gateway needs, where there is room for that; else the code alone.
+    let picture = [&code.line, &code.code].into_iter().find_map(|text| {
+        let picture = qr::lines(text, glyphs.unicode)?;
+        let fits = picture.len() as u16 + 2 <= frame.height && width(&picture) + WORDS <= frame.width;
+        fits.then_some(picture)
+    });
+    let (fits, picture) = (picture.is_some(), picture.unwrap_or_default());
+    let wide = width(&picture);
     let dark_on_light = if glyphs.colour {
         Style::new().fg(Color::Indexed(16)).bg(Color::Indexed(231))
     } else {

@@ -6,6 +6,7 @@
 mod account;
 mod error;
 mod inventory;
+mod invitation;
 mod log;
 mod probe;
 mod request;
@@ -14,6 +15,7 @@ mod session;
 pub use account::*;
 pub use error::*;
 pub use inventory::*;
+pub use invitation::*;
 pub use log::*;
 pub use probe::*;
 pub use request::*;

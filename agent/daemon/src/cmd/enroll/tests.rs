@@ -103,16 +103,23 @@ async fn nobody_at_that_address_is_unreachable() {
 }
 
 #[test]
-fn a_code_is_read_as_text_or_as_the_json_that_made_it() {
+fn a_code_is_read_as_text_as_the_json_that_made_it_or_as_its_qr_code_says_it() {
     let dir = tempfile::tempdir().expect("a directory");
     let args = |text: &str| {
         let token_file = dir.path().join("code");
         std::fs::write(&token_file, text).expect("written");
-        let (controller, ca_fingerprint) = ("c:1".parse().expect("ok"), Fingerprint::of(b"x"));
-        Enroll { controller, ca_fingerprint, token_file, force: false }
+        Enroll { controller: None, ca_fingerprint: None, token_file, force: false }
     };
-    assert_eq!(read_code(&args("abc-def\n")).expect("a code").as_str(), "abc-def");
-    assert_eq!(read_code(&args(r#"{"code":"abc","expires_at":"x"}"#)).expect("a code").as_str(), "abc");
-    assert!(read_code(&args(" \n")).is_err());
-    assert!(read_code(&args(&"x".repeat(5000))).is_err());
+    let read = |text: &str| read_told(&args(text)).map(|told| (told.code.to_string(), told.controller, told.ca));
+    assert_eq!(read("abc-def\n").expect("a code"), ("abc-def".to_owned(), None, None));
+    assert_eq!(read(r#"{"code":"abc","expires_at":"x"}"#).expect("a code"), ("abc".to_owned(), None, None));
+    let (controller, ca) = ("c.example:7443".parse().expect("an endpoint"), Fingerprint::of(b"x"));
+    let whole = ("abc-def".to_owned(), Some(controller), Some(ca));
+    let json = format!(r#"{{"code":"abc-def","controller":"c.example:7443","ca_fingerprint":"{ca}"}}"#);
+    assert_eq!(read(&json).expect("a code"), whole);
+    let line = format!("THINLANE://ENROL/C.EXAMPLE:7443/{}/ABC-DEF\n", ca.to_string()[7..].to_uppercase());
+    assert_eq!(read(&line).expect("a code"), whole);
+    for wrong in [" \n", &line[..60], r#"{"code":"abc","controller":"nowhere"}"#, &"x".repeat(5000)] {
+        assert!(read(wrong).is_err(), "{wrong}");
+    }
 }
