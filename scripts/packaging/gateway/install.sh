@@ -90,18 +90,18 @@ kernel_has() {
     else echo unknown; fi
 }
 
-# The kind of file system that holds a path; tmpfs and ramfs forget.
+# The kind of file system that holds a path, and how it is mounted; tmpfs and ramfs forget.
 held_by() {
     path=$1
     while [ ! -e "$path" ]; do path=$(dirname "$path"); done
     path=$(cd "$path" && pwd -P)
-    best='' kind=unknown
-    while read -r _ on type _; do
-        case $path/ in "${on%/}"/*) [ "${#on}" -ge "${#best}" ] && best=$on kind=$type ;; esac
+    best='' kind=unknown how=''
+    while read -r _ on type options _; do
+        case $path/ in "${on%/}"/*) [ "${#on}" -ge "${#best}" ] && best=$on kind=$type how=$options ;; esac
     done </proc/mounts
-    echo "$kind"
+    echo "$kind $how"
 }
-forgets() { case $(held_by "$1") in tmpfs | ramfs | rootfs) return 0 ;; esac; return 1; }
+forgets() { case $(held_by "$1") in 'tmpfs '* | 'ramfs '* | 'rootfs '*) return 0 ;; esac; return 1; }
 
 # Where everything goes.
 find_places() {
@@ -126,8 +126,18 @@ find_places() {
     else agent=$sbin/thinlane-agent; fi
 }
 
+# Whether the identity can be kept where it goes: found out before a code is spent on it. Nothing is written for that, and
+# root may write anywhere as far as many a shell can tell.
+find_keep() {
+    keep=$state
+    while [ ! -d "$keep" ]; do keep=$(dirname "$keep"); done
+    keep_kb=$(df -Pk "$keep" 2>/dev/null | awk 'NR==2 {print $4}')
+    kept=yes
+    case $(held_by "$keep") in *' ro' | *' ro,'*) kept=no ;; esac
+}
+
 look_around() {
-    find_arch; find_libc; find_init; find_packager; find_places
+    find_arch; find_libc; find_init; find_packager; find_places; find_keep
     system=unknown
     for file in /etc/openwrt_release /etc/os-release; do
         [ -r "$file" ] || continue
@@ -172,7 +182,13 @@ interfaces() {
 
 open_lanes() { printf '%s' "$1" | grep -o '"session":' | wc -l | tr -d ' '; }
 
+# A run that broke off leaves its last step at work: it comes to its end first. It says who it is in this file.
+busy=/tmp/thinlane-flash/busy
+at_work() { [ -f "$busy" ] && grep -qs install.sh "/proc/$(cat "$busy")/cmdline"; }
+
 look() {
+    left=40
+    while [ "$left" -gt 0 ] && at_work; do left=$((left - 1)); sleep 1; done
     look_around
     for name in machine arch libc init packager system kernel tun nftables wireguard conntrack flash_kb ram_kb route \
         prefix state installed enrolled running lanes offload; do
@@ -227,6 +243,10 @@ hurdles() {
     [ "$nftables" = no ] && say "  ! the kernel has no nf_tables (OpenWrt: opkg install kmod-nft-core kmod-nft-nat)"
     [ "$init" = none ] && say "  ! there is neither systemd, procd nor /etc/init.d to start it with"
     [ "${flash_kb:-99999}" -lt 6144 ] && [ "$installed" = none ] && say "  ! 6 MB are needed in $prefix, and there are ${flash_kb} KB"
+    if [ "$enrolled" = no ]; then
+        if [ "$kept" = no ]; then say "  ! $keep is read-only: the identity cannot be kept there (mount -o remount,rw)"
+        elif [ "${keep_kb:-99999}" -lt 64 ]; then say "  ! 64 KB are needed in $keep for the identity, and there are $keep_kb KB"; fi
+    fi
     [ "${ram_kb:-99999}" -lt 16384 ] && say "  ! 16 MB of memory are needed, and ${ram_kb} KB are free"
     [ "$offload" = yes ] && say "  ? flow offload is on: switch it off (uci set firewall.@defaults[0].flow_offloading=0; uci commit firewall), or no lane is opened"
     [ "$route" = no ] && say "  ? there is no default route: the controller may be out of reach"
@@ -548,7 +568,7 @@ all() {
     lan=${named:-$lan}
     paged=yes
     trap red EXIT
-    trap 'exit 130' INT TERM HUP
+    trap 'why="it was stopped" cure="run it again: it goes on from here"; exit 130' INT TERM HUP
     plan
     refuse
     { [ "$installed" = none ] || [ "$installed" = broken ]; } || reached=installed
@@ -611,6 +631,12 @@ for pair in "$@"; do
         *) fail "unknown value: $pair" ;;
     esac
 done
+# A laptop that goes away ends no step half way: what is said then is lost, and nothing else.
+case $verb in
+    unpack | put | firewall | enrol | start | uninstall)
+        trap '' PIPE
+        [ "$here/busy" != "$busy" ] || echo $$ >"$busy" ;;
+esac
 case $verb in
     look | plan | unpack | put | firewall | enrol | start | ready | check | who | finish | uninstall | all) "$verb" ;;
     *) fail "unknown step: $verb" "sh install.sh, or sh install.sh plan|uninstall" 2 ;;

@@ -164,6 +164,7 @@ fn a_router_from_bare_to_clean(lab: &Lab) -> Result<()> {
     place.flash(&["--upgrade", "--dry-run"])?.exits(1)?.says("no agent on this gateway to upgrade")?;
     place.is_as_before()?;
     let enrolment = place.enrolment()?;
+    stopped_on_the_way(&place, &enrolment)?;
     let page = place.flash(&enrolment)?.good()?.says("[9/9] tidy up")?;
     place.is_green(&page)?;
     // Only looked at, in either order of the words.
@@ -200,6 +201,23 @@ fn a_router_from_bare_to_clean(lab: &Lab) -> Result<()> {
     let gone = place.flash(&["--uninstall"])?.good()?;
     ensure!(gone.stdout.contains("GREEN"), "{}", gone.stdout);
     place.is_as_before()
+}
+
+/// Ctrl-C, while a step is under way: the page says how the gateway is then, and nothing lies there half copied.
+fn stopped_on_the_way(place: &Place<'_>, enrolment: &[String]) -> Result<()> {
+    let words: Vec<&str> = enrolment.iter().map(String::as_str).collect();
+    for step in ["2", "3", "5"] {
+        let page = place.script(&[&["stop-at", step, place.name], &words[..]].concat()).run()?.exits(130)?;
+        let page = page.says("==== STOPPED")?.says("next: run the same command again")?.stdout;
+        let is = "command -v thinlane-agent >/dev/null && echo agent; [ -s /etc/thinlane/state/identity.json ] && echo enrolled; ls -A /tmp/thinlane-flash";
+        let is = place.on(is)?;
+        let installed = page.contains(&format!("On 192.168.1.1 now: agent {}", env!("CARGO_PKG_VERSION")));
+        let enrolled = page.contains(", enrolled,");
+        ensure!(is.stdout.contains("agent") == installed, "{is:?} after {page}");
+        ensure!(is.stdout.contains("enrolled") == enrolled, "{is:?} after {page}");
+        ensure!(is.stderr.contains("No such file"), "half a copy lies there: {is:?}");
+    }
+    Ok(())
 }
 
 fn power_lost_at_every_step(lab: &Lab) -> Result<()> {
@@ -259,6 +277,17 @@ fn what_is_wrong_is_said_in_red(lab: &Lab) -> Result<()> {
     };
     let nowhere = [&right[..], &["--lan".to_owned(), "nope0".to_owned()]].concat();
     red(&nowhere, 1, "there is no interface nope0 here")?;
+    the_way_in(lab, &place, &right)?;
+    // Where the identity could not be kept no code is spent: the same one is good for all that follows.
+    for (mount, says) in [
+        ("ro", "/etc/thinlane is read-only: the identity cannot be kept there"),
+        ("size=32k", "64 KB are needed in /etc/thinlane for the identity"),
+    ] {
+        place.on(&format!("mkdir /etc/thinlane && mount -t tmpfs -o {mount} none /etc/thinlane"))?.good()?;
+        let refused = red(&right, 1, says);
+        place.on("umount /etc/thinlane && rmdir /etc/thinlane")?.good()?;
+        refused?;
+    }
     place.is_as_before()?;
     red(&with("--controller", "198.51.100.2:9"), 6, "cannot reach the controller")?;
     let other = format!("sha256:{}", "0".repeat(64));
@@ -267,7 +296,7 @@ fn what_is_wrong_is_said_in_red(lab: &Lab) -> Result<()> {
     std::fs::write(&wrong, "aaaa-bbbb-cccc\n")?;
     let refused = with("--code-file", &wrong.to_string_lossy());
     red(&refused, 3, "the controller refused the code")?;
-    red(&refused, 3, "To take program and firewall zone away: scripts/flash 192.168.1.1 --uninstall")?;
+    place.flash(&refused)?.exits(3)?.says("To take program and firewall zone away: ")?.says(" --uninstall\n")?;
     let page = place.flash(&["--code-file", &wrong.to_string_lossy()])?.exits(2)?;
     ensure!(page.stderr.contains("which controller?") && !page.stdout.contains("[1/"), "{page:?}");
     // An artefact that was changed on the laptop never reaches the gateway.
@@ -304,6 +333,27 @@ fn what_is_wrong_is_said_in_red(lab: &Lab) -> Result<()> {
     let page = place.flash(&["--upgrade", "--patience", "6"])?.exits(1)?.says("==== RED")?;
     page.says("the channel to 198.51.100.2:7443")?.says("there is no default route")?;
     Ok(())
+}
+
+/// What keeps a technician from the router itself.
+fn the_way_in(lab: &Lab, place: &Place<'_>, right: &[String]) -> Result<()> {
+    let page = |more: &[&str], code: i32, says: &str| -> Result<Output> {
+        let more = more.iter().map(ToString::to_string);
+        let page = place.flash(&right.iter().cloned().chain(more).collect::<Vec<_>>())?.exits(code)?;
+        page.says("==== RED")?.says("Nothing was changed on the gateway.")?.says(says)
+    };
+    page(&["--port", "9"], 6, "192.168.1.1 is there, but takes no SSH on port 9")?;
+    page(&["--user", "nobody"], 6, "192.168.1.1 does not let nobody in")?;
+    let old = "KexAlgorithms=diffie-hellman-group1-sha1";
+    page(&["--ssh-option", old], 6, "the SSH of 192.168.1.1 is too old")?;
+    let known = PathBuf::from(format!("/var/tmp/thinlane-box-{}-{}/known", lab.name(), place.name));
+    let seen = std::fs::read(&known)?;
+    let key = lab.root().join("another-key");
+    Shell::new("ssh-keygen").args(&["-q", "-t", "ed25519", "-N", "", "-f", &key.to_string_lossy()]).run()?.good()?;
+    std::fs::write(&known, format!("192.168.1.1 {}", std::fs::read_to_string(key.with_extension("pub"))?))?;
+    let other = page(&[], 7, "192.168.1.1 shows another SSH key than the last time");
+    std::fs::write(&known, seen)?;
+    other?.says("ssh-keygen -R '192.168.1.1'").map(|_| ())
 }
 
 fn a_debian_gets_its_package(lab: &Lab) -> Result<()> {
