@@ -88,19 +88,20 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if let Err(error) = run_all(&mut runs, Duration::from_secs(seconds)) {
-        eprintln!("error: {error}");
-        return ExitCode::FAILURE;
-    }
-    let mut shallow = false;
+    let end = run_all(&mut runs, Duration::from_secs(seconds));
+    let mut failed = end.is_err();
     for run in &runs {
         let places: Vec<String> = run.places.iter().map(|(place, times)| format!("{place} {times}")).collect();
         let places = if places.is_empty() { String::new() } else { format!(" ({})", places.join(", ")) };
-        println!("{}: {} inputs in {} s, nothing found{places}", run.name(), run.tried, run.spent.as_secs());
+        println!("{}: {} inputs in {} s{places}", run.name(), run.tried, run.spent.as_secs());
         for place in run.missing() {
             eprintln!("error: no input of {} got to: {place}", run.name());
-            shallow = true;
+            failed = true;
         }
     }
-    if shallow { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    match end {
+        Err(error) => eprintln!("error: {error}"),
+        Ok(()) => println!("nothing found"),
+    }
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
