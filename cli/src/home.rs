@@ -1,11 +1,11 @@
-//! The person's own files: configuration and pinned CA, token, live lanes. All 0600 in directories 0700.
+//! The person's own files: configuration and pinned CA, token, live lanes. All 0600 in directories 0700, or
+//! in the person's profile where files have no modes.
 
 pub mod config;
 mod private;
 
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{Uid, User};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
@@ -13,8 +13,10 @@ use thinlane_model::{Login, Wall};
 use zeroize::Zeroizing;
 
 use crate::failure::{Exit, Failure, Result};
+use crate::system::Places;
+use crate::system::files::{self, Owner};
 pub use config::Config;
-pub use private::{Owner, check_output, open_private_log, read_bounded, write_private};
+pub use private::{check_output, open_private_log, read_bounded, write_private};
 
 /// The largest file of ours that is read.
 const LARGEST: u64 = 64 * 1024;
@@ -42,35 +44,18 @@ pub struct StoredToken {
 }
 
 impl Home {
-    /// `--home` (or `THINLANE_HOME`), else the XDG directories; under sudo those of the person who called it.
+    /// `--home` (or `THINLANE_HOME`), else where the system keeps them (`files::places`).
     pub fn locate(flag: Option<&Path>) -> Result<Home> {
         if let Some(dir) = flag {
             let dir = std::path::absolute(dir).map_err(crate::failure::io(dir.display()))?;
             return Ok(Home { config: dir.clone(), state: dir.clone(), moved: Some(dir), owner: None });
         }
-        let person = sudo_person();
-        let own = |name: &str| match &person {
-            Some(_) => None,
-            None => std::env::var_os(name).map(PathBuf::from).filter(|dir| dir.is_absolute()),
-        };
-        let home = match &person {
-            Some(user) => Some(user.dir.clone()),
-            None => std::env::var_os("HOME").map(PathBuf::from).filter(|dir| dir.is_absolute()),
-        };
-        let base = |name: &str, under: &str| {
-            own(name).or_else(|| home.as_ref().map(|home| home.join(under))).map(|dir| dir.join("thinlane")).ok_or_else(
-                || {
-                    Failure::failed(format!("there is no place for your files: neither HOME nor {name} is set"))
-                        .next("name one: thinlane --home DIR ...")
-                },
-            )
-        };
-        Ok(Home {
-            config: base("XDG_CONFIG_HOME", ".config")?,
-            state: base("XDG_STATE_HOME", ".local/state")?,
-            moved: None,
-            owner: person.map(|user| Owner { uid: user.uid, gid: user.gid }),
-        })
+        let places = files::places().map_err(|why| {
+            Failure::failed(format!("there is no place for your files: {why}"))
+                .next("name one: thinlane --home DIR ...")
+        })?;
+        let Places { config, state, owner } = places;
+        Ok(Home { config, state, moved: None, owner })
     }
 
     /// The directory given with `--home`.
@@ -168,16 +153,6 @@ impl Home {
             _ => Ok(()),
         }
     }
-}
-
-/// Who called sudo, where this process runs as root for a person whose home it does not have.
-fn sudo_person() -> Option<User> {
-    if !Uid::effective().is_root() {
-        return None;
-    }
-    let uid: u32 = std::env::var("SUDO_UID").ok()?.parse().ok()?;
-    let user = User::from_uid(Uid::from_raw(uid)).ok().flatten()?;
-    (!user.uid.is_root()).then_some(user)
 }
 
 #[cfg(test)]

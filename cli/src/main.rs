@@ -3,6 +3,7 @@
 //! * [`cmd`] has one file per family of commands: arguments, calls, what is shown.
 //! * [`api`] calls the controller and trusts one CA; [`home`] keeps the person's files.
 //! * [`lane`] brings one lane up on this machine, holds it and takes it down.
+//! * [`system`] is what differs between operating systems.
 //! * [`out`] shows things: tables, JSON, times; [`failure`] is how everything fails.
 #![forbid(unsafe_code)]
 // The examples in the help show addresses as they are typed.
@@ -17,6 +18,7 @@ mod home;
 mod lane;
 mod out;
 mod secret;
+mod system;
 
 use std::process::ExitCode;
 

@@ -4,12 +4,12 @@ use std::io::{BufRead, IsTerminal, Read};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use nix::sys::termios::{self, LocalFlags, SetArg, SpecialCharacterIndices, Termios};
 use totp_rs::{Algorithm, Builder, Totp};
 use zeroize::Zeroizing;
 
 use crate::failure::{Exit, Failure, Result, io};
 use crate::home::read_bounded;
+use crate::system::terminal::Hidden;
 
 /// A secret in memory, wiped when dropped.
 pub type SecretText = Zeroizing<String>;
@@ -83,7 +83,7 @@ pub fn password(stdin: bool, prompt: &str, advice: &str) -> Result<SecretText> {
 pub fn ask_secret(prompt: &str, advice: &str) -> Result<SecretText> {
     refuse_unattended(prompt, advice)?;
     eprint!("{prompt}: ");
-    let hidden = Hidden::begin().map_err(|error| io(prompt)(error.into()))?;
+    let hidden = Hidden::begin().map_err(io(prompt))?;
     let read = type_in(&mut std::io::stdin().lock());
     drop(hidden);
     eprintln!();
@@ -93,28 +93,6 @@ pub fn ask_secret(prompt: &str, advice: &str) -> Result<SecretText> {
         Typed::Ended => {
             Err(Failure::usage(format!("{} is needed, and nothing was typed", prompt.to_lowercase())).next(advice))
         }
-    }
-}
-
-/// A terminal that shows nothing of what is typed, and hands Ctrl-C over as a byte, so that it is never left like this.
-struct Hidden(Termios);
-
-impl Hidden {
-    fn begin() -> nix::Result<Self> {
-        let before = termios::tcgetattr(std::io::stdin())?;
-        let mut hidden = before.clone();
-        hidden.local_flags.remove(LocalFlags::ECHO | LocalFlags::ECHONL | LocalFlags::ICANON | LocalFlags::ISIG);
-        hidden.control_chars[SpecialCharacterIndices::VMIN as usize] = 1;
-        hidden.control_chars[SpecialCharacterIndices::VTIME as usize] = 0;
-        termios::tcsetattr(std::io::stdin(), SetArg::TCSAFLUSH, &hidden)?;
-        Ok(Self(before))
-    }
-}
-
-impl Drop for Hidden {
-    fn drop(&mut self) {
-        // There is nobody to tell, and no better state to leave the terminal in.
-        let _ = termios::tcsetattr(std::io::stdin(), SetArg::TCSANOW, &self.0);
     }
 }
 

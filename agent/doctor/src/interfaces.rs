@@ -1,10 +1,7 @@
 //! This machine's interfaces, as the kernel tells them to anybody.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use nix::ifaddrs::getifaddrs;
-use nix::net::if_::InterfaceFlags;
 use serde::Serialize;
 
 use crate::facts::Cidr;
@@ -40,8 +37,12 @@ impl Interface {
 }
 
 /// Every interface but loopback, by name; empty where the kernel does not tell.
+#[cfg(unix)]
 pub fn interfaces() -> Vec<Interface> {
-    let mut found: BTreeMap<String, Interface> = BTreeMap::new();
+    use nix::ifaddrs::getifaddrs;
+    use nix::net::if_::InterfaceFlags;
+
+    let mut found: std::collections::BTreeMap<String, Interface> = std::collections::BTreeMap::new();
     for part in getifaddrs().into_iter().flatten() {
         if part.flags.contains(InterfaceFlags::IFF_LOOPBACK) {
             continue;
@@ -68,7 +69,14 @@ pub fn interfaces() -> Vec<Interface> {
     found.into_values().collect()
 }
 
+/// This system tells of its interfaces only through calls of its own, and nothing that is judged here needs them.
+#[cfg(not(unix))]
+pub fn interfaces() -> Vec<Interface> {
+    Vec::new()
+}
+
 /// As /sys shows it, which a process that only entered a network namespace may not see.
+#[cfg(unix)]
 fn mtu(name: &str) -> Option<u32> {
     let path = format!("/sys/class/net/{name}/mtu");
     std::fs::read_to_string(path).ok()?.trim().parse().ok()

@@ -13,6 +13,7 @@ mod judge;
 mod look;
 mod names;
 mod relay;
+mod whole;
 
 pub use contact::{Admission, admission};
 pub use facts::{Cidr, Contact, Name, NetworkFacts, RelayFact, Validity, Way};

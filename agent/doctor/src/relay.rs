@@ -5,11 +5,11 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use rustix::net::sockopt::{Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, set_ip_mtu_discover, set_ipv6_mtu_discover};
 use thinlane_wire::{ProbeAnswer, ProbeTicket, SHORTEST_PROBE};
 
 use crate::facts::{Name, RelayFact};
 use crate::names::{addresses, plain, resolve};
+use crate::whole::{is_too_large, keep_whole};
 
 /// Sizes of IP packets that are tried unfragmented, in bytes.
 const SIZES: [u16; 9] = [1280, 1340, 1380, 1400, 1420, 1440, 1460, 1480, 1500];
@@ -68,7 +68,7 @@ fn exchange(ticket: &ProbeTicket, relay: SocketAddr) -> std::io::Result<RelayFac
             match sent_at_last(socket, &question) {
                 Ok(()) => sent += 1,
                 // Larger than the interface takes: as good as no answer.
-                Err(error) if error.raw_os_error() == Some(nix::libc::EMSGSIZE) => {}
+                Err(error) if is_too_large(&error) => {}
                 // What an earlier one met: the host refuses, or a router knows no way.
                 Err(error) => first_error = Some(error),
             }
@@ -107,7 +107,7 @@ fn sent_at_last(socket: &UdpSocket, question: &[u8]) -> std::io::Result<()> {
     let mut last = Ok(());
     for _ in 0..TRIES {
         last = match socket.send(question) {
-            Err(error) if error.raw_os_error() == Some(nix::libc::EMSGSIZE) => Err(error),
+            Err(error) if is_too_large(&error) => Err(error),
             other => return other.map(drop),
         };
     }
@@ -150,14 +150,7 @@ fn listen(
 fn socket(to: SocketAddr, whole: bool) -> std::io::Result<UdpSocket> {
     let any: SocketAddr = if to.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
     let socket = UdpSocket::bind(any)?;
-    // `PROBE`: don't fragment, and don't believe what was learnt of the path before (ip(7)).
-    if to.is_ipv4() {
-        let how = if whole { Ipv4PathMtuDiscovery::PROBE } else { Ipv4PathMtuDiscovery::DONT };
-        set_ip_mtu_discover(&socket, how)?;
-    } else {
-        let how = if whole { Ipv6PathMtuDiscovery::PROBE } else { Ipv6PathMtuDiscovery::DONT };
-        set_ipv6_mtu_discover(&socket, how)?;
-    }
+    keep_whole(&socket, to, whole)?;
     socket.connect(to)?;
     // Both sockets are listened to by turns.
     socket.set_read_timeout(Some(Duration::from_millis(10)))?;

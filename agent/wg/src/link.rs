@@ -3,7 +3,7 @@
 //! Every call is one or two system calls of some microseconds, so it blocks and needs no runtime. Taking away
 //! what is not there is no error: clean-up can be repeated.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE};
 
@@ -15,6 +15,7 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
+pub use crate::shown::{ALIAS, Interface, Reach};
 #[doc(hidden)]
 pub use fuzz::{fuzz_rtnetlink, fuzz_rtnetlink_seeds};
 use message::{Message, RouteHead, attribute, ifa, ifla, rta};
@@ -28,34 +29,10 @@ const UP: u32 = libc::IFF_UP as u32;
 /// `AF_INET6` as an attribute's number.
 const INET6: u16 = libc::AF_INET6 as u16;
 
-/// What the ifalias of every interface of ours begins with.
-pub const ALIAS: &str = "thinlane";
-
 /// An rtnetlink socket.
 #[derive(Debug)]
 pub struct Link {
     socket: Socket,
-}
-
-/// An interface as the kernel shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Interface {
-    pub name: String,
-    pub index: u32,
-    pub alias: Option<String>,
-    pub mtu: u32,
-    pub up: bool,
-}
-
-/// How this machine reaches an address.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reach {
-    /// The interface that packets leave by.
-    pub interface: String,
-    /// The address that they leave with.
-    pub source: Ipv4Addr,
-    /// The router in between; `None`: the address is on the link.
-    pub router: Option<IpAddr>,
 }
 
 impl Link {

@@ -1,10 +1,9 @@
 //! Closing lanes that background processes hold, and exported ones.
 
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use thinlane_model::EndReason;
 use thinlane_wire::api::{SessionState, SessionView};
 
@@ -15,6 +14,7 @@ use crate::context::Context;
 use crate::failure::{Exit, Failure, Result};
 use crate::lane::state::{self, LaneFile};
 use crate::lane::{LaneEvent, Reporter, leftovers};
+use crate::system::process;
 
 /// How long a holder may take: its own release waits for the gateway.
 const PATIENCE: Duration = Duration::from_secs(35);
@@ -74,7 +74,7 @@ async fn close(context: &Context, client: Option<&Client>, lane: &LaneFile) -> R
         };
         return release_exported(context, &client, lane).await;
     }
-    stop_holder(lane).await?;
+    stop_holder(client, lane).await?;
     let view = match (lane.session, client) {
         (Some(id), Some(client)) => client.get::<SessionView>(&item("sessions", id)).await.ok(),
         _ => None,
@@ -83,27 +83,42 @@ async fn close(context: &Context, client: Option<&Client>, lane: &LaneFile) -> R
 }
 
 /// Ends a holder in good order, or at once if it does not listen.
-async fn stop_holder(lane: &LaneFile) -> Result<()> {
-    let pid = i32::try_from(lane.holder.pid)
-        .map(Pid::from_raw)
-        .map_err(|_| Failure::failed("a process id is out of range"))?;
-    if let Err(error) = kill(pid, Signal::SIGTERM)
-        && error == nix::errno::Errno::EPERM
-    {
-        return Err(Failure::failed(format!("the lane {} is held by another user's process {pid}", lane.name()))
-            .next(format!("sudo thinlane down {}", lane.name())));
+async fn stop_holder(client: Option<&Client>, lane: &LaneFile) -> Result<()> {
+    let pid = lane.holder.pid;
+    match process::ask_to_end(pid).map_err(|error| error.kind()) {
+        Err(ErrorKind::PermissionDenied) => {
+            return Err(Failure::failed(format!("the lane {} is held by another user's process {pid}", lane.name()))
+                .next(format!("sudo thinlane down {}", lane.name())));
+        }
+        Err(ErrorKind::Unsupported) => release_held(client, lane).await?,
+        // It may have ended by itself.
+        Ok(()) | Err(_) => {}
     }
     let asked = Instant::now();
     while lane.holder.is_alive() {
         if asked.elapsed() > PATIENCE {
-            let _ = kill(pid, Signal::SIGKILL);
+            process::end(pid);
         }
         if asked.elapsed() > PATIENCE + Duration::from_secs(2) {
-            return Err(Failure::failed(format!("process {pid}, which holds {}, does not end", lane.name())));
+            return Err(Failure::failed(format!("process {pid}, which holds {}, does not end", lane.name()))
+                .next("press Ctrl-C where it runs"));
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     Ok(())
+}
+
+/// Ends a lane where no process can be asked to end: its holder hears from the controller that the session is over.
+async fn release_held(client: Option<&Client>, lane: &LaneFile) -> Result<()> {
+    let by_hand = || Failure::failed(format!("{} cannot be closed from here now", lane.name()));
+    match (client, lane.session) {
+        (Some(client), Some(id)) => match session::end(client, &id.to_string(), "release", "").await {
+            Err(failure) if failure.exit == Exit::Unreachable => Err(failure.next("press Ctrl-C where it runs")),
+            // Over already: then its holder is on the way out.
+            Ok(_) | Err(_) => Ok(()),
+        },
+        _ => Err(by_hand().next("press Ctrl-C where it runs")),
+    }
 }
 
 async fn release_exported(context: &Context, client: &Client, lane: &LaneFile) -> Result<()> {

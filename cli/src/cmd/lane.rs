@@ -23,6 +23,7 @@ use crate::lane::plan::{self, Target, Wish};
 use crate::lane::run::{self, Plan};
 use crate::lane::state::{CONFIG_TITLE, Holder, LaneFile};
 use crate::lane::{LaneEvent, Reporter, Signals, activate, child, leftovers, preflight};
+use crate::system::process;
 
 /// How long the background process may take until its lane is up: more than the way up takes at most.
 const UP: Duration = Duration::from_secs(45);
@@ -171,8 +172,7 @@ pub async fn up(context: &Context, args: Up) -> Result<()> {
 
 /// The background half of `up`: as `connect`, in a session of its own, telling its parent by JSON.
 pub async fn hold(context: &Context, args: Hold) -> Result<()> {
-    // A process started by another is no group leader, so this cannot fail; if it does, the lane works all the same.
-    let _ = nix::unistd::setsid();
+    process::leave_terminal();
     let signals = Signals::catch()?;
     let reporter = Reporter::background(context.out);
     match hold_lane(context, args, &reporter, signals).await {
@@ -367,8 +367,8 @@ async fn start_holder(context: &Context, request: &RequestView, way: &WayArgs, s
         Ok(Err(signal)) => Failure::silent(signal.exit()),
         Err(_) => Failure::new(Exit::Unreachable, "the lane did not come up in time").next("thinlane doctor"),
     };
-    if let Some(pid) = holder.id().and_then(|pid| i32::try_from(pid).ok()) {
-        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM);
+    if let Some(pid) = holder.id() {
+        let _ = process::ask_to_end(pid);
     }
     let _ = tokio::time::timeout(Duration::from_secs(20), holder.wait()).await;
     Err(failure)

@@ -15,7 +15,6 @@ use thinlane_tui::pace::Pace;
 use thinlane_tui::page::Found;
 use thinlane_tui::text::Tone;
 use thinlane_tui::{Answer, App, Config, Effect, Glyphs, Input, View};
-use tokio::signal::unix::{Signal as Caught, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -25,6 +24,7 @@ use crate::home::read_bounded;
 use crate::lane::activate::boot_clock;
 use crate::lane::{Signal, Signals};
 use crate::out::time;
+use crate::system::terminal::{Resized, UNICODE};
 use terminal::Screen;
 
 /// Inputs that may wait; a full queue holds the stream back, and a stream that was held back says so.
@@ -76,7 +76,7 @@ fn app(context: &Context, args: &Tui) -> Result<App> {
         Some(text) => Config::parse(&text).map_err(|error| refuse(error.to_string()))?,
         None => Config::default(),
     };
-    let glyphs = Glyphs { unicode: Glyphs::utf8_here(), colour: context.out.colour };
+    let glyphs = Glyphs { unicode: UNICODE || Glyphs::utf8_here(), colour: context.out.colour };
     let mut app = App::new(config, glyphs, jiff::tz::TimeZone::system()).map_err(|error| refuse(error.to_string()))?;
     app.view = View::from_word(&args.view).unwrap_or(View::Sessions);
     app.set_filter(app.view, &args.filter);
@@ -136,7 +136,7 @@ struct Shell<'a> {
     heard: Instant,
     /// What the person looks at was sent, and is on the screen when the terminal says so.
     sent_first: bool,
-    resized: Caught,
+    resized: Resized,
     back: (mpsc::Sender<Back>, mpsc::Receiver<Back>),
     resync: std::sync::Arc<tokio::sync::Notify>,
     signals: Signals,
@@ -150,8 +150,7 @@ impl<'a> Shell<'a> {
         let resync = std::sync::Arc::new(tokio::sync::Notify::new());
         feed::start(context, &to_app, &resync);
         let mut pace = Pace::new(app.config().bytes_per_second);
-        let resized = signal(SignalKind::window_change())
-            .map_err(|error| Failure::failed(format!("catch signals: {}", plain(&error))))?;
+        let resized = Resized::watch().map_err(|error| Failure::failed(format!("catch signals: {}", plain(&error))))?;
         end_at_last(Signals::catch()?);
         let (screen, keys) = Screen::open()?;
         pace.asked(boot_clock());
@@ -198,7 +197,7 @@ impl<'a> Shell<'a> {
                         }
                     }
                 }
-                Some(_) = self.resized.recv() => {
+                Some(_) = self.resized.next() => {
                     self.screen.forget();
                     self.pace.pressed();
                 }

@@ -2,19 +2,10 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{Gid, Uid};
-
 use crate::failure::{Failure, Result, io};
-
-/// To whom a new file is given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Owner {
-    pub uid: Uid,
-    pub gid: Gid,
-}
+use crate::system::files::{self, Owner};
 
 /// Reads text of at most `largest` bytes; `None`: there is no such file.
 pub fn read_bounded(file: &Path, largest: u64) -> Result<Option<String>> {
@@ -58,7 +49,7 @@ pub fn check_output(flag: &str, file: &Path, ours: impl Fn(&str) -> bool) -> Res
     }
     if !dir.is_dir() {
         return Err(Failure::usage(format!("{flag}: there is no directory {}", dir.display()))
-            .next(format!("mkdir -p {}, or name another file", dir.display())));
+            .next(format!("{}, or name another file", files::making(dir))));
     }
     if file.exists() {
         let text = read_bounded(file, LARGEST_REPLACED).ok().flatten();
@@ -78,18 +69,18 @@ pub fn open_private_log(file: &Path, owner: Option<Owner>) -> Result<File> {
     if let Some(dir) = file.parent() {
         make_dirs(dir, owner)?;
     }
-    let open = OpenOptions::new().append(true).create(true).mode(0o600).open(file).map_err(io(file.display()))?;
+    let open = files::private(OpenOptions::new().append(true).create(true)).open(file).map_err(io(file.display()))?;
     give(&open, owner, file)?;
     Ok(open)
 }
 
 /// Refuses a secret file that others can read.
 pub fn refuse_shared(file: &Path) -> Result<()> {
-    let Ok(meta) = std::fs::metadata(file) else { return Ok(()) };
-    match meta.permissions().mode() & 0o077 {
-        0 => Ok(()),
-        _ => Err(Failure::failed(format!("others can read {}, which holds a secret", file.display()))
-            .next(format!("chmod 600 {}", file.display()))),
+    match files::closing(file) {
+        None => Ok(()),
+        Some(next) => {
+            Err(Failure::failed(format!("others can read {}, which holds a secret", file.display())).next(next))
+        }
     }
 }
 
@@ -105,13 +96,8 @@ pub fn pem(label: &str, der: &[u8]) -> String {
 fn make_dirs(dir: &Path, owner: Option<Owner>) -> Result<()> {
     let missing: Vec<&Path> = dir.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).collect();
     for dir in missing.into_iter().rev() {
-        match std::fs::DirBuilder::new().mode(0o700).create(dir) {
-            Ok(()) => {
-                if let Some(owner) = owner {
-                    std::os::unix::fs::chown(dir, Some(owner.uid.as_raw()), Some(owner.gid.as_raw()))
-                        .map_err(io(dir.display()))?;
-                }
-            }
+        match files::make_private_dir(dir, owner) {
+            Ok(()) => {}
             // Somebody else was faster.
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(io(dir.display())(error)),
@@ -122,8 +108,7 @@ fn make_dirs(dir: &Path, owner: Option<Owner>) -> Result<()> {
 
 fn give(file: &File, owner: Option<Owner>, path: &Path) -> Result<()> {
     match owner {
-        Some(owner) => std::os::unix::fs::fchown(file, Some(owner.uid.as_raw()), Some(owner.gid.as_raw()))
-            .map_err(io(path.display())),
+        Some(owner) => owner.take(file).map_err(io(path.display())),
         None => Ok(()),
     }
 }
@@ -142,7 +127,7 @@ impl Draft {
         // A draft of a process that died and whose id came round again.
         let _ = std::fs::remove_file(&path);
         let file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(io(path.display()))?;
+            files::private(OpenOptions::new().write(true).create_new(true)).open(&path).map_err(io(path.display()))?;
         let draft = Draft { path, file, kept: false };
         give(&draft.file, owner, &draft.path)?;
         Ok(draft)

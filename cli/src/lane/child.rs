@@ -3,20 +3,18 @@
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 
 use clap::Args;
-use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::{Pid, getppid};
 use thinlane_model::SessionId;
 use tokio::process::{Child, Command};
 
 use crate::failure::{Exit, Failure, Result, plain};
+pub use crate::system::process::exit_code;
+use crate::system::process::{Tree, runs, unknown_status};
+use crate::system::{Stayed, inside};
 
 /// How long a command may take to end after it was asked to.
 const GRACE: Duration = Duration::from_secs(2);
@@ -24,8 +22,8 @@ const GRACE: Duration = Duration::from_secs(2);
 /// A running command.
 pub struct Running {
     child: Child,
-    /// The process group of its own that it leads, which is then ended as a whole.
-    group: Option<Pid>,
+    /// It and what it started, ended as a whole.
+    tree: Tree,
 }
 
 /// What a command learns about its lane.
@@ -39,7 +37,6 @@ pub struct Surroundings<'a> {
 /// Refuses a command that is not there, before a request is used for it.
 pub fn check(command: &[OsString]) -> Result<()> {
     let Some(program) = command.first() else { return Ok(()) };
-    let runs = |path: &Path| path.is_file() && path.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o111 != 0);
     let path = Path::new(program);
     let found = if path.components().count() > 1 {
         runs(path)
@@ -65,29 +62,23 @@ pub struct Inside {
 
 /// Becomes the command, which dies with whoever holds its lane, however that ends: a tool that goes on after `kill -9`
 /// would talk into the next lane to the same device. Comes back only if it cannot.
-///
-/// The kernel forgets this for programs that gain rights as they start, such as sudo.
 pub fn become_command(inside: &Inside) -> Failure {
     let Some((program, arguments)) = inside.command.split_first() else {
         return Failure::usage("there is no command");
     };
-    if let Err(error) = set_pdeathsig(Signal::SIGKILL) {
-        return Failure::failed(format!("the command would outlive its lane: {}", error.desc()));
+    match inside::become_command(inside.parent, program, arguments) {
+        Stayed::Outlives(why) => Failure::failed(format!("the command would outlive its lane: {why}")),
+        Stayed::Orphan => Failure::silent(Exit::Other(137)),
+        Stayed::Not(error) => {
+            let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
+            Failure::new(Exit::Other(code), format!("{}: {}", Path::new(program).display(), plain(&error)))
+        }
     }
-    // It may have died before it was asked for.
-    if getppid() != Pid::from_raw(inside.parent) {
-        return Failure::silent(Exit::Other(137));
-    }
-    let error = std::process::Command::new(program).args(arguments).exec();
-    let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
-    Failure::new(Exit::Other(code), format!("{}: {}", Path::new(program).display(), plain(&error)))
 }
 
 /// Starts a command inside a lane.
 pub fn start(command: &[OsString], around: &Surroundings<'_>) -> Result<Running> {
-    // Found also when this program was replaced by a newer one meanwhile.
-    let this = ["/proc/self/exe", "inside", &std::process::id().to_string(), "--"].map(OsString::from);
-    spawn(&[&this[..], command].concat(), around)
+    spawn(&inside::wrapped(command), around)
 }
 
 /// Starts a process.
@@ -96,7 +87,6 @@ pub fn start(command: &[OsString], around: &Surroundings<'_>) -> Result<Running>
 /// its own, so that what it starts ends with it.
 fn spawn(command: &[OsString], around: &Surroundings<'_>) -> Result<Running> {
     let (program, arguments) = command.split_first().expect("a command was checked to have a name");
-    let own_group = !std::io::stdin().is_terminal();
     let mut command = Command::new(program);
     command
         .args(arguments)
@@ -105,15 +95,9 @@ fn spawn(command: &[OsString], around: &Surroundings<'_>) -> Result<Running> {
         .env("THINLANE_SESSION", around.session.to_string())
         .env("THINLANE_IFACE", around.iface)
         .kill_on_drop(true);
-    if own_group {
-        command.process_group(0);
-    }
-    let child = command
-        .spawn()
+    let (child, tree) = Tree::start(&mut command, !std::io::stdin().is_terminal())
         .map_err(|error| Failure::failed(format!("{}: {}", Path::new(program).display(), plain(&error))))?;
-    let mut running = Running { child, group: None };
-    running.group = running.pid().filter(|_| own_group);
-    Ok(running)
+    Ok(Running { child, tree })
 }
 
 impl Running {
@@ -121,8 +105,8 @@ impl Running {
     pub async fn wait(&mut self) -> ExitStatus {
         match self.child.wait().await {
             Ok(status) => status,
-            // Somebody else has reaped it; how it ended is not known.
-            Err(_) => ExitStatus::from_raw(1 << 8),
+            // Somebody else has reaped it.
+            Err(_) => unknown_status(),
         }
     }
 
@@ -131,37 +115,16 @@ impl Running {
         tokio::time::timeout(GRACE, self.child.wait()).await.is_ok()
     }
 
-    /// Ends it: SIGTERM, and SIGKILL two seconds later.
+    /// Ends it: asks, where the system knows how, and two seconds later asks no more.
     pub async fn stop(&mut self) {
-        self.signal(Signal::SIGTERM);
+        self.tree.ask(&self.child);
         if !self.wait_a_little().await {
-            self.signal(Signal::SIGKILL);
+            self.tree.end(&self.child);
             let _ = tokio::time::timeout(GRACE, self.child.wait()).await;
-        } else if let Some(group) = self.group {
-            // What it started and did not take along.
-            let _ = killpg(group, Signal::SIGKILL);
+        } else {
+            self.tree.end_rest();
         }
     }
-
-    fn signal(&self, signal: Signal) {
-        // It may be gone already, which is what is wanted.
-        let _ = match (self.group, self.pid()) {
-            (Some(group), _) => killpg(group, signal),
-            (None, Some(pid)) => kill(pid, signal),
-            (None, None) => Ok(()),
-        };
-    }
-
-    /// `None`: it has been reaped, and its id may be another's.
-    fn pid(&self) -> Option<Pid> {
-        self.child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw)
-    }
-}
-
-/// A status as a shell reports it.
-pub fn exit_code(status: ExitStatus) -> u8 {
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
-    u8::try_from(code & 0xff).unwrap_or(1)
 }
 
 #[cfg(test)]
@@ -204,7 +167,7 @@ mod tests {
         running.stop().await;
         let took = asked.elapsed();
         assert!(took >= Duration::from_millis(1900) && took < Duration::from_secs(4), "{took:?}");
-        assert!(running.pid().is_none(), "it runs still");
+        assert!(running.child.id().is_none(), "it runs still");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::cmd::session;
 use crate::context::Context;
 use crate::failure::Result;
 use crate::out::time;
+use crate::system::identity;
 
 /// How long a controller may take over what nobody waits for.
 const PATIENCE: Duration = Duration::from_secs(12);
@@ -128,7 +129,7 @@ pub fn orphans() -> Vec<(String, SessionId)> {
     interfaces
         .into_iter()
         .filter_map(|interface| Some((interface.name, parse_alias(interface.alias.as_deref()?)?)))
-        .filter(|(_, alias)| state::started(alias.pid).is_none())
+        .filter(|(_, alias)| !identity::exists(alias.pid))
         .map(|(name, alias)| (name, alias.session))
         .collect()
 }

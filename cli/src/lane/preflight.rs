@@ -9,37 +9,36 @@ use thinlane_wire::api::AssetView;
 use super::state::{self, LaneFile, parse_alias};
 use crate::failure::{Failure, Result};
 use crate::home::Home;
+use crate::system::{Obstacle, interfaces};
 
-/// CAP_NET_ADMIN (capability.h).
-const NET_ADMIN: u32 = 12;
-const TUN: &str = "/dev/net/tun";
 /// What works without the right to make an interface.
 pub const NO_RIGHTS: &str = "thinlane connect ... --forward   # needs no rights: your tool connects to 127.0.0.1; or \
                              sudo thinlane ..., or thinlane up REQ --config-out FILE";
 
+/// What works where there is no interface to be had.
+const NO_BACKEND: &str = "thinlane connect ... --forward   # your tool connects to 127.0.0.1; or thinlane up REQ \
+                          --config-out FILE and a stock WireGuard client";
+
 /// Whether this process may make interfaces and routes.
 pub fn privileges() -> Result<()> {
-    if !has_capability(&std::fs::read_to_string("/proc/self/status").unwrap_or_default(), NET_ADMIN) {
-        return Err(Failure::failed(
-            "a lane needs the right to make a network interface (CAP_NET_ADMIN), which you do not have here",
-        )
-        .next(NO_RIGHTS));
-    }
-    match std::fs::File::options().read(true).write(true).open(TUN) {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            Err(Failure::failed(format!("a lane needs {TUN}, which you may not open")).next(NO_RIGHTS))
+    let failure = match interfaces::obstacle() {
+        None => return Ok(()),
+        Some(Obstacle::Unsupported) => {
+            return Err(Failure::failed("thinlane makes no network interface on this system").next(NO_BACKEND));
         }
-        Err(error) => Err(Failure::failed(format!("a lane needs {TUN}: {}", crate::failure::plain(&error))).next(
-            "thinlane connect ... --forward, which needs none; or modprobe tun, or give the container the device",
-        )),
-    }
-}
-
-/// Whether `/proc/PID/status` shows a capability as effective.
-pub fn has_capability(status: &str, capability: u32) -> bool {
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).is_some_and(|set| set & (1 << capability) != 0)
+        Some(Obstacle::Unprivileged) => Failure::failed(
+            "a lane needs the right to make a network interface (CAP_NET_ADMIN), which you do not have here",
+        ),
+        Some(Obstacle::Device { path, error }) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            Failure::failed(format!("a lane needs {path}, which you may not open"))
+        }
+        Some(Obstacle::Device { path, error }) => {
+            return Err(Failure::failed(format!("a lane needs {path}: {}", crate::failure::plain(&error))).next(
+                "thinlane connect ... --forward, which needs none; or modprobe tun, or give the container the device",
+            ));
+        }
+    };
+    Err(failure.next(NO_RIGHTS))
 }
 
 /// Refuses a second lane to one asset, with or without an interface.
@@ -151,18 +150,4 @@ fn second_lane(asset: &AssetName, session: &str, way: Option<String>) -> Failure
 
 pub fn failed(error: LinkError) -> Failure {
     Failure::failed(error.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_capability_is_read_from_the_effective_set_only() {
-        let status = "Name:\tx\nCapPrm:\t0000003fffffffff\nCapEff:\t0000000000001000\n";
-        assert!(has_capability(status, 12));
-        assert!(!has_capability(status, 13));
-        assert!(!has_capability("CapEff:\t0000000000000000\nCapBnd:\t0000000000001000\n", 12));
-        assert!(!has_capability("", 12));
-    }
 }

@@ -14,6 +14,7 @@ use super::ways::Way;
 use crate::cmd::request::missing;
 use crate::failure::{Failure, Result};
 use crate::out::{Out, clean, failure_json, text, time, with_schema};
+use crate::system::process::let_go_of_stdout;
 
 /// One step of a lane's life.
 pub enum LaneEvent<'a> {
@@ -88,7 +89,7 @@ impl Reporter {
                 let _ = self.out.line(&value.to_string());
                 if matches!(event, LaneEvent::Up { .. }) {
                     detached.store(true, Ordering::Relaxed);
-                    detach_stdout();
+                    let_go_of_stdout();
                 }
                 Ok(())
             }
@@ -121,13 +122,6 @@ impl Reporter {
     fn aside_line(&self, sentence: &str) -> Result<()> {
         self.out.hint(sentence);
         Ok(())
-    }
-}
-
-/// Lets go of the pipe to the parent: what it started goes on without it.
-fn detach_stdout() {
-    if let Ok(null) = std::fs::File::options().write(true).open("/dev/null") {
-        let _ = nix::unistd::dup2_stdout(&null);
     }
 }
 

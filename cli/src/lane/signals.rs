@@ -1,16 +1,8 @@
 //! The signals that end a lane in good order.
 
-use tokio::signal::unix::{self, SignalKind};
-
 use crate::failure::{Exit, Failure, Result};
-
-/// One of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Signal {
-    Interrupt,
-    Terminate,
-    HangUp,
-}
+pub use crate::system::Signal;
+use crate::system::signals::Caught;
 
 impl Signal {
     /// As shells report a process that ended by it: 128 and its number.
@@ -24,29 +16,16 @@ impl Signal {
 }
 
 /// Catches them from its making on.
-pub struct Signals {
-    interrupt: unix::Signal,
-    terminate: unix::Signal,
-    hang_up: unix::Signal,
-}
+pub struct Signals(Caught);
 
 impl Signals {
     pub fn catch() -> Result<Signals> {
-        let catch = |kind| unix::signal(kind).map_err(|error| Failure::failed(format!("catch signals: {error}")));
-        Ok(Signals {
-            interrupt: catch(SignalKind::interrupt())?,
-            terminate: catch(SignalKind::terminate())?,
-            hang_up: catch(SignalKind::hangup())?,
-        })
+        Caught::begin().map(Self).map_err(|error| Failure::failed(format!("catch signals: {error}")))
     }
 
     /// The next one.
     pub async fn next(&mut self) -> Signal {
-        tokio::select! {
-            _ = self.interrupt.recv() => Signal::Interrupt,
-            _ = self.terminate.recv() => Signal::Terminate,
-            _ = self.hang_up.recv() => Signal::HangUp,
-        }
+        self.0.next().await
     }
 
     /// Does `work`, unless a signal comes first.

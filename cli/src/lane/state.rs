@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use thinlane_model::{AssetName, RequestId, SessionId, Wall};
 
-use crate::failure::{Failure, Result, io};
+use crate::failure::{Failure, Result, io, plain};
 use crate::home::{Home, read_bounded};
+use crate::system::identity;
 
 /// The largest such file that is read, in bytes.
 const LARGEST: u64 = 16 * 1024;
@@ -45,9 +46,9 @@ pub struct LaneFile {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     pub pid: u32,
-    /// Clock ticks after boot (proc_pid_stat(5), field 22).
+    /// As the system tells it, in a unit of its own (`system::identity`).
     pub started: u64,
-    /// The kernel's boot id.
+    /// Of which boot, where the system says.
     pub boot: String,
 }
 
@@ -55,31 +56,15 @@ impl Holder {
     /// This process.
     pub fn this() -> Result<Holder> {
         let pid = std::process::id();
-        let started =
-            started(pid).ok_or_else(|| Failure::failed("/proc/self/stat cannot be read; is /proc mounted?"))?;
-        Ok(Holder { pid, started, boot: boot_id() })
+        let (started, boot) = identity::own()
+            .map_err(|error| Failure::failed(format!("a lane needs to know its own process: {}", plain(&error))))?;
+        Ok(Holder { pid, started, boot })
     }
 
     /// Whether it still runs.
     pub fn is_alive(&self) -> bool {
-        self.boot == boot_id() && started(self.pid) == Some(self.started)
+        identity::is_alive(self.pid, self.started, &self.boot)
     }
-}
-
-fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
-}
-
-/// When a process started; `None`: there is none, or it is a zombie.
-pub fn started(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in brackets may hold anything, brackets included.
-    let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_whitespace();
-    let state = fields.next()?;
-    if state == "Z" || state == "X" {
-        return None;
-    }
-    fields.nth(18)?.parse().ok()
 }
 
 impl LaneFile {
@@ -238,11 +223,11 @@ mod tests {
         assert!(!Holder { boot: "another".into(), ..this }.is_alive());
         let mut child = std::process::Command::new("true").spawn().expect("a process");
         let pid = child.id();
-        while started(pid).is_some() {
+        while identity::exists(pid) {
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
         child.wait().expect("waited");
-        assert_eq!(started(pid), None);
+        assert!(!identity::exists(pid));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use serde_json::Value;
 use thinlane_wire::api::SCHEMA;
 
 use crate::failure::{Failure, Result};
+use crate::system::terminal::understands_codes;
 pub use table::Table;
 pub use text::clean;
 
@@ -32,7 +33,8 @@ impl Out {
     pub fn new(json: bool, quiet: bool) -> Self {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
             || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        Self { json, colour: !json && !plain && std::io::stdout().is_terminal(), hints: !quiet }
+        let coded = understands_codes();
+        Self { json, colour: !json && !plain && coded && std::io::stdout().is_terminal(), hints: !quiet }
     }
 
     /// One JSON object on one line, with its `schema`.

@@ -2,7 +2,6 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use rusqlite::backup::Backup;
@@ -13,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::open::{DATABASE, DirLock, OpenError, check, sync_dir};
 use crate::read::Reader;
+use crate::system::{mode_of, narrow, seal};
 
 /// Bytes of all bundled files together, at most.
 const MOST_BUNDLED: u64 = 64 << 20;
@@ -80,7 +80,7 @@ fn fill(reader: &Reader, dir: &Path, bundle: &[Bundled], to: &Path) -> Result<()
         }
         let bytes = fs::read(&from).map_err(io)?;
         let name = path.to_str().expect("checked when it was made");
-        tx.execute("INSERT INTO bundle VALUES (?1, ?2, ?3)", params![name, meta.permissions().mode() & 0o777, bytes])?;
+        tx.execute("INSERT INTO bundle VALUES (?1, ?2, ?3)", params![name, mode_of(&meta), bytes])?;
     }
     let digest = digest(&tx)?;
     tx.execute_batch("CREATE TABLE bundle_digest (sha256 BLOB NOT NULL) STRICT")?;
@@ -100,8 +100,7 @@ pub fn restore(from: &Path, dir: &Path) -> Result<(), BackupError> {
         .recursive(true)
         .create(dir)
         .map_err(|source| BackupError::Io { path: dir.to_owned(), source })?;
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
-        .map_err(|source| BackupError::Io { path: dir.to_owned(), source })?;
+    seal(dir).map_err(|source| BackupError::Io { path: dir.to_owned(), source })?;
     let _lock = DirLock::take(dir)?;
     let database = dir.join(DATABASE);
     if database.exists() {
@@ -187,7 +186,7 @@ fn digest(db: &Connection) -> rusqlite::Result<Vec<u8>> {
 }
 
 fn create_private(path: &Path) -> Result<(), BackupError> {
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+    match narrow(OpenOptions::new().write(true).create_new(true), 0o600).open(path) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(BackupError::Exists(path.to_owned())),
         Err(source) => Err(BackupError::Io { path: path.to_owned(), source }),
@@ -200,6 +199,6 @@ fn put_file(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), BackupError> {
         fs::create_dir_all(parent).map_err(io)?;
     }
     let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(mode | 0o400).open(path).map_err(io)?;
+        narrow(OpenOptions::new().write(true).create(true).truncate(true), mode | 0o400).open(path).map_err(io)?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(io)
 }

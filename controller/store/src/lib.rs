@@ -20,6 +20,7 @@ mod open;
 mod proof;
 mod read;
 mod schema;
+mod system;
 mod verify;
 
 pub use backup::{BackupError, Bundled, backup, restore};

@@ -1,16 +1,15 @@
 //! Opening a controller's directory for writing: the lock, the file's checks, the tree in memory.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
 use rusqlite::{Connection, OpenFlags};
 use thinlane_tlog::{Hash, Signer};
 
 use crate::proof::Proofs;
 use crate::schema;
+use crate::system::{self, Locked, narrow};
 
 /// The database's name in a controller's directory.
 pub const DATABASE: &str = "thinlane.db";
@@ -53,7 +52,7 @@ impl From<rusqlite::Error> for OpenError {
 /// The exclusive use of a controller's directory, until dropped.
 #[derive(Debug)]
 pub struct DirLock {
-    _file: Flock<File>,
+    _file: Locked,
 }
 
 impl DirLock {
@@ -61,27 +60,19 @@ impl DirLock {
     pub fn take(dir: &Path) -> Result<Self, OpenError> {
         let path = dir.join(LOCK);
         let io = |source| OpenError::Io { path: path.clone(), source };
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(io)?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        match system::lock(&path) {
             Ok(mut file) => {
                 file.set_len(0).map_err(io)?;
                 writeln!(file, "{}", std::process::id()).map_err(io)?;
                 Ok(Self { _file: file })
             }
-            Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
+            Err((Some(mut file), _)) => {
                 let mut holder = String::new();
                 let _ = (&mut file).take(20).read_to_string(&mut holder);
                 let holder = if holder.trim().is_empty() { "unknown" } else { holder.trim() }.to_owned();
                 Err(OpenError::InUse { dir: dir.to_owned(), holder })
             }
-            Err((_, errno)) => Err(io(errno.into())),
+            Err((None, error)) => Err(io(error)),
         }
     }
 }
@@ -102,7 +93,7 @@ impl Store {
         let lock = DirLock::take(dir)?;
         let io = |source| OpenError::Io { path: path.clone(), source };
         // SQLite gives its journal the mode of the database file, so that it is right from the first byte.
-        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+        match narrow(OpenOptions::new().write(true).create_new(true), 0o600).open(&path) {
             Ok(file) => file.sync_all().map_err(io)?,
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
                 return Err(OpenError::Exists(dir.to_owned()));
@@ -194,10 +185,10 @@ pub(crate) fn load_tree(db: &Connection) -> Result<Proofs, OpenError> {
 fn write_log_key(dir: &Path, signer: &Signer) -> Result<(), OpenError> {
     let path = dir.join(LOG_KEY);
     let io = |source| OpenError::Io { path: path.clone(), source };
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&path).map_err(io)?;
+    let mut file = narrow(OpenOptions::new().write(true).create(true).truncate(true), 0o644).open(&path).map_err(io)?;
     writeln!(file, "{}", signer.verifier()).and_then(|()| file.sync_all()).map_err(io)
 }
 
 pub(crate) fn sync_dir(dir: &Path) -> Result<(), OpenError> {
-    File::open(dir).and_then(|open| open.sync_all()).map_err(|source| OpenError::Io { path: dir.to_owned(), source })
+    system::sync_dir(dir).map_err(|source| OpenError::Io { path: dir.to_owned(), source })
 }

@@ -224,22 +224,39 @@ fn versions_stand_only_in_the_root_manifest() {
     }
 }
 
+/// What only one operating system, or only one family of them, has.
+const OF_ONE_SYSTEM: &[&str] = &[
+    "std::os::",
+    "core::ffi",
+    "target_os",
+    "target_family",
+    "cfg(unix",
+    "cfg(windows",
+    "signal::unix",
+    "signal::windows",
+    "nix::",
+    "libc::",
+    "rustix::",
+    "win32job::",
+    "\"/proc",
+    "\"/dev",
+    "\"/sys",
+];
+
+/// Says which words of one operating system stand in a source file, its tests left out.
+fn names_no_system(path: &std::path::Path) {
+    let text = std::fs::read_to_string(path).expect("source");
+    let shipped = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default();
+    for word in OF_ONE_SYSTEM {
+        assert!(!shipped.contains(word), "{} says {word}", path.display());
+    }
+}
+
 /// A lane without an interface is for engineers' laptops, whatever runs on them.
 #[test]
 fn a_lane_without_an_interface_names_nothing_of_one_operating_system_only() {
     const CRATES: &[&str] =
         &["nix", "libc", "rustix", "errno", "netlink-sys", "signal-hook", "windows-sys", "thinlane-wg"];
-    const WORDS: &[&str] = &[
-        "std::os::",
-        "core::ffi",
-        "target_os",
-        "target_family",
-        "cfg(unix",
-        "cfg(windows",
-        "\"/proc",
-        "\"/dev",
-        "\"/sys",
-    ];
     let metadata = metadata();
     let packages = packages(&metadata);
     let forward = packages.values().find(|package| package["name"] == "thinlane-forward").expect("the crate");
@@ -249,11 +266,46 @@ fn a_lane_without_an_interface_names_nothing_of_one_operating_system_only() {
     }
     let sources = sources("cli/forward/src", ".rs");
     assert!(sources.len() > 10, "only {} files found", sources.len());
-    for path in sources {
-        let text = std::fs::read_to_string(&path).expect("source");
-        for word in WORDS {
-            assert!(!text.contains(word), "{} says {word}", path.display());
-        }
+    sources.iter().for_each(|path| names_no_system(path));
+}
+
+/// The engineer's program knows systems in one place, which has the same functions for each of them.
+#[test]
+fn the_command_line_names_an_operating_system_in_one_place_only() {
+    let apart = |path: &std::path::Path| {
+        let text = path.display().to_string();
+        text.contains("/src/system/") || text.ends_with("/src/system.rs") || text.ends_with("/tests.rs")
+    };
+    let mut sources = sources("cli/src", ".rs");
+    sources.extend(self::sources("cli/tui/src", ".rs"));
+    sources.retain(|path| !apart(path));
+    assert!(sources.len() > 60, "only {} files found", sources.len());
+    sources.iter().for_each(|path| names_no_system(path));
+
+    let metadata = metadata();
+    let packages = packages(&metadata);
+    let cli = packages.values().find(|package| package["name"] == "thinlane-cli").expect("the crate");
+    for dependency in cli["dependencies"].as_array().expect("dependencies") {
+        let name = dependency["name"].as_str().expect("a name");
+        let everywhere = dependency["target"].is_null();
+        assert!(!(everywhere && ["nix", "libc", "rustix", "win32job"].contains(&name)), "{name} is not everywhere");
+    }
+
+    // The same functions on both: whoever calls them never asks where it runs.
+    let here = |system: &str, file: &str| {
+        let path = root().join(format!("cli/src/system/{system}/{file}.rs"));
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let mut shown: Vec<String> = text
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("pub "))
+            .filter_map(|rest| rest.strip_prefix("async ").unwrap_or(rest).strip_prefix("fn "))
+            .map(|rest| rest.split(['(', '<']).next().unwrap_or_default().to_owned())
+            .collect();
+        shown.sort();
+        shown
+    };
+    for file in ["files", "mark", "process", "signals", "terminal"] {
+        assert_eq!(here("unix", file), here("windows", file), "{file} differs");
     }
 }
 

@@ -1,8 +1,6 @@
 //! Asks this machine, the controller and the relay; what is slow runs side by side, within some five seconds.
 
 use std::net::Ipv4Addr;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
@@ -21,6 +19,7 @@ use crate::failure::{Exit, Failure, Result};
 use crate::lane::state::{self, parse_alias};
 use crate::lane::{leftovers, preflight};
 use crate::out::time;
+use crate::system::files;
 
 /// For each answer of the controller.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -108,10 +107,8 @@ async fn assets(client: Result<Client>) -> Vec<Ipv4Addr> {
 /// What others on this machine can look into.
 fn exposed(context: &Context) -> Option<(String, String)> {
     let home = &context.home;
-    let open = |path: &Path| path.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0);
-    let files = [(home.token_file(), "600"), (home.lanes_dir(), "700"), (home.state_dir().to_owned(), "700")];
-    let (path, mode) = files.into_iter().find(|(path, _)| open(path))?;
-    Some((path.display().to_string(), format!("chmod {mode} {}", path.display())))
+    let all = [home.token_file(), home.lanes_dir(), home.state_dir().to_owned()];
+    all.iter().find_map(|path| Some((path.display().to_string(), files::closing(path)?)))
 }
 
 /// Why nothing can be written into the state directory; a log-in made it, so without one there is nothing to try.

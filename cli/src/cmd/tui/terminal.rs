@@ -1,13 +1,9 @@
 //! The terminal: taken over, and given back whatever happens.
 
-use std::fs::File;
-use std::io::{self, Read, Stdout, Write};
-use std::os::fd::AsFd;
+use std::io::{self, Stdout, Write};
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ratatui::crossterm::event::{DisableBracketedPaste, EnableBracketedPaste};
 use ratatui::crossterm::terminal::{self, EnterAlternateScreen, LeaveAlternateScreen};
 use ratatui::crossterm::{cursor, execute};
@@ -18,9 +14,7 @@ use thinlane_tui::decode::QUESTION;
 use tokio::sync::mpsc;
 
 use crate::failure::{Failure, Result, plain};
-
-/// How long the reading thread waits before it looks whether it is still wanted, in milliseconds.
-const LOOK: u8 = 100;
+use crate::system::terminal::Keyboard;
 
 /// The terminal is ours.
 static TAKEN: AtomicBool = AtomicBool::new(false);
@@ -48,15 +42,14 @@ impl Screen {
             }));
         });
         let fail = |error: io::Error| Failure::failed(format!("the terminal: {}", plain(&error)));
-        // A descriptor of its own: nothing is read ahead into a buffer that nobody looks at.
-        let from = File::from(io::stdin().as_fd().try_clone_to_owned().map_err(fail)?);
+        let keyboard = Keyboard::open().map_err(fail)?;
         terminal::enable_raw_mode().map_err(fail)?;
         TAKEN.store(true, Ordering::SeqCst);
         let screen = Self { canvas: Canvas::new(io::stdout()) };
         execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste, cursor::Hide).map_err(fail)?;
         io::stdout().write_all(QUESTION).and_then(|()| io::stdout().flush()).map_err(fail)?;
         let (to, keys) = mpsc::channel(256);
-        std::thread::Builder::new().name("keys".to_owned()).spawn(move || read_keys(from, &to)).map_err(fail)?;
+        std::thread::Builder::new().name("keys".to_owned()).spawn(move || keyboard.read(&to)).map_err(fail)?;
         Ok((screen, keys))
     }
 
@@ -107,28 +100,6 @@ fn give_back() -> bool {
         let _ = io::stdout().flush();
     }
     was
-}
-
-fn read_keys(mut from: File, to: &mpsc::Sender<Vec<u8>>) {
-    let mut bytes = [0; 1024];
-    while !to.is_closed() {
-        let mut ready = [PollFd::new(from.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut ready, PollTimeout::from(LOOK)) {
-            Ok(0) | Err(Errno::EINTR) => continue,
-            Ok(_) => {}
-            Err(_) => return,
-        }
-        match from.read(&mut bytes) {
-            Ok(0) => return,
-            Ok(count) => {
-                if to.blocking_send(bytes[..count].to_vec()).is_err() {
-                    return;
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return,
-        }
-    }
 }
 
 #[cfg(test)]
