@@ -65,8 +65,8 @@ struct Story<'a> {
 }
 
 /// Whatever comes, from wherever, under load or not: what a tunnel takes for its peer's, and so for a reason to send there
-/// from now on, is a message of the peer's, unchanged but for a second MAC, that it has not taken before, and no cookie;
-/// what it hands over is a packet that the peer sealed.
+/// from now on, is a message of the peer's, unchanged where it is under a key, that it has not taken before, and no
+/// cookie; what it hands over is a packet that the peer sealed.
 ///
 /// A list of {what, length, content}. The lowest four bits of `what` say what happens; bit 4 gives a message a right MAC1;
 /// bit 5 holds what the peer answers back, so that others may deliver it; bit 6 loses what the tunnel says.
@@ -241,11 +241,11 @@ impl Story<'_> {
     }
 }
 
-/// What shows whose a message is: MAC2, the last 16 bytes of a handshake, is looked at only under load, and then shows from
-/// where it comes (WireGuard whitepaper, 5.3 and 5.4.7).
+/// What shows whose a message is. Of a handshake neither the sender's index nor the MACs at its end are under the peer's
+/// key: whoever holds it back and knows our public key can write others (WireGuard whitepaper, 5.4).
 fn authentic(message: &[u8]) -> &[u8] {
     match message {
-        [INITIATION | RESPONSE, 0, 0, 0, ..] => &message[..message.len().saturating_sub(16)],
+        [INITIATION | RESPONSE, 0, 0, 0, ..] => message.get(8..message.len().saturating_sub(32)).unwrap_or(message),
         _ => message,
     }
 }
