@@ -42,7 +42,7 @@ pub use denied::{Denied, DeniedLog, Direction};
 pub use error::{Difference, NftError};
 #[doc(hidden)]
 pub use foreign::fuzz_foreign;
-pub use foreign::{ForeignForward, Passes};
+pub use foreign::{ForeignChain, Hook, Lanes, Passes, Ruling, Side};
 pub use message::About;
 pub use nft::Nft;
 pub use ruleset::{LANE_INTERFACES, MARK, MARK_MASK, MARK_REFUSED, SHARED_INTERFACE};

@@ -95,6 +95,21 @@ fn what_is_wrong_with_the_gateway(lab: &Lab) -> Result<()> {
     })?;
     let zone = format!("{fw4}; add rule inet fw4 forward iifname tl0 accept");
     bench.while_so("north", &["nft", &zone], &["nft", "delete table inet fw4"], |found| found.are(&[]).map(drop))?;
+    // A policy that accepts, and rules that surely drop lanes, there or back, or of which nobody can know.
+    for (rule, named) in [
+        ("iifname \"tl0\" drop", "PROBLEM firewall-drops"),
+        ("iifname \"lan\" oifname != \"wwan0\" drop", "PROBLEM firewall-drops"),
+        ("iifname != \"lan\" ip daddr 192.168.1.0/24 drop", "PROBLEM firewall-drops"),
+        ("tcp dport 7 drop", "warning firewall-may-drop"),
+    ] {
+        let open =
+            "add table inet fw4; add chain inet fw4 forward { type filter hook forward priority 0; policy accept; }";
+        let rules = format!("{open}; add rule inet fw4 forward {rule}");
+        bench.while_so("north", &["nft", &rules], &["nft", "delete table inet fw4"], |found| {
+            found.are(&[named])?.says(&rule.replace('"', "\\\""))?;
+            Ok(())
+        })?;
+    }
     // Hidden from one call alone, in a mount namespace of its own.
     let hidden = |what: &str| format!("{what}; exec \"$@\"");
     let unshared = |what: &str| bench.check_within(&["unshare", "-m", "sh", "-c", &hidden(what), "sh"]);

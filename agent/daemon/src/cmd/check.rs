@@ -7,6 +7,7 @@
 //! ```
 
 mod facts;
+mod firewall;
 mod gather;
 mod judge;
 mod proof;

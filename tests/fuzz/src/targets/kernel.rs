@@ -23,12 +23,13 @@ pub(super) const FOREIGN: Target = Target {
     replayed: USUAL / 2,
     deepest: &[
         "a chain on the forward hook",
+        "a chain on the input hook",
         "accepted",
+        "perhaps dropped",
         "dropped",
-        "left to the policy",
         "unclear",
-        "a rule that names ours",
-        "an interface of ours in a set",
+        "a rule that is quoted",
+        "a set that is not known",
     ],
 };
 pub(super) const ROUTES: Target = Target {
@@ -144,9 +145,10 @@ fn foreign() -> Vec<Vec<u8>> {
     let all = |kind: u16, attrs: &[Vec<u8>]| attr(0x8000 | kind, &attrs.concat());
     let (table, word) = (attr(1, b"filter\0"), |number: u32| number.to_be_bytes());
     let of = |kind: u16, attrs: &[Vec<u8>]| message(0x0a00 | kind, &[&table[..], &attrs.concat()].concat());
-    let hook = all(4, &[attr(1, &word(2)), attr(2, &word(0))]);
-    let base =
-        |policy: u32| of(3, &[attr(3, b"forward\0"), hook.clone(), attr(5, &word(policy)), attr(7, b"filter\0")]);
+    let hook = |number: u32| all(4, &[attr(1, &word(number)), attr(2, &word(0))]);
+    let on =
+        |at: u32, policy: u32| of(3, &[attr(3, b"forward\0"), hook(at), attr(5, &word(policy)), attr(7, b"filter\0")]);
+    let base = |policy: u32| on(2, policy);
     let expression = |name: &[u8], attrs: &[Vec<u8>]| all(1, &[attr(1, name), all(2, attrs)]);
     let rule = |chain: &[u8], all_of: &[Vec<u8>]| of(6, &[attr(2, chain), all(4, all_of)]);
     let meta = |key: u32| expression(b"meta\0", &[attr(1, &word(1)), attr(2, &word(key))]);
@@ -160,10 +162,53 @@ fn foreign() -> Vec<Vec<u8>> {
     };
     let (drop, accept) = (verdict(0, b""), verdict(1, b""));
     let jump = verdict(-3, b"zone\0");
-    let element = |name: &[u8]| of(12, &[all(3, &[all(1, &[all(1, &[attr(1, name)])])])]);
+    // A set's name, its flags, and keys with flags of their own; a map says what to do with them.
+    let set = |flags: u32, keys: &[(&[u8], u32)], says: Option<i32>| {
+        let one = |(key, flags): &(&[u8], u32)| {
+            let data = says.map(|code| all(2, &[all(2, &[attr(1, &code.to_be_bytes())])]));
+            all(1, &[all(1, &[attr(1, key)]), attr(3, &word(*flags)), data.unwrap_or_default()])
+        };
+        let elements: Vec<_> = keys.iter().map(one).collect();
+        [of(9, &[attr(2, b"s\0"), attr(3, &word(flags))]), of(12, &[attr(2, b"s\0"), all(3, &elements)])].concat()
+    };
+    let lookup =
+        |more: &[Vec<u8>]| expression(b"lookup\0", &[&[attr(1, b"s\0"), attr(2, &word(1))][..], more].concat());
+    let address = |at: u32| {
+        expression(b"payload\0", &[attr(1, &word(1)), attr(2, &word(1)), attr(3, &word(at)), attr(4, &word(4))])
+    };
+    let value = |kind: u16, bytes: &[u8]| all(kind, &[attr(1, bytes)]);
+    let masked = expression(
+        b"bitwise\0",
+        &[attr(1, &word(1)), attr(2, &word(1)), attr(3, &word(4)), value(4, &[255, 254, 0, 0]), value(5, &[0; 4])],
+    );
+    let range = expression(
+        b"range\0",
+        &[attr(1, &word(1)), attr(2, &word(1)), value(3, &[198, 18, 0, 0]), value(4, &[198, 19, 255, 255])],
+    );
+    let state = expression(b"ct\0", &[attr(1, &word(1)), attr(2, &word(0))]);
     vec![
         [base(1), rule(b"forward\0", &[meta(7), cmp(b"lan\0"), drop.clone()])].concat(),
-        [base(0), rule(b"forward\0", &[meta(6), cmp(b"tl0\0"), accept.clone()]), element(b"tl-a\0")].concat(),
+        [base(0), rule(b"forward\0", &[meta(6), cmp(b"tl0\0"), accept.clone()])].concat(),
+        [on(1, 0), rule(b"forward\0", &[state.clone(), cmp(&2u32.to_ne_bytes()), accept.clone()])].concat(),
+        [base(1), rule(b"forward\0", &[meta(7), lookup(&[]), drop.clone()])].concat(),
+        [
+            base(1),
+            rule(b"forward\0", &[address(16), lookup(&[attr(5, &word(1))]), drop.clone()]),
+            set(4, &[(&[192, 168, 1, 0], 0), (&[192, 168, 1, 9], 1)], None),
+        ]
+        .concat(),
+        [
+            base(1),
+            rule(b"forward\0", &[meta(16), lookup(&[attr(3, &word(0))])]),
+            set(8, &[(&[6], 0), (&[17], 0), (&[1], 0)], Some(0)),
+        ]
+        .concat(),
+        [
+            base(0),
+            rule(b"forward\0", &[address(12), masked, cmp(&[198, 18, 0, 0]), accept.clone()]),
+            rule(b"forward\0", &[address(12), range, drop.clone()]),
+        ]
+        .concat(),
         [
             base(0),
             rule(b"forward\0", std::slice::from_ref(&jump)),

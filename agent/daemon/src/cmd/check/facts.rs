@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use thinlane_doctor::{Admission, Contact, Interface, NetworkFacts, RelayFact};
 use thinlane_model::{Endpoint, SiteName, Wall};
-use thinlane_nft::{Flowtable, ForeignForward};
+use thinlane_nft::{Flowtable, ForeignChain};
 
 use crate::control::Status;
 
@@ -80,7 +80,10 @@ pub struct Kernel {
     pub lan_parts: BTreeSet<String>,
     /// Vendors' fast paths that are loaded.
     pub fast_paths: Vec<&'static str>,
-    pub foreign: Vec<ForeignForward>,
+    /// What the tables of others do to lanes.
+    pub foreign: Vec<ForeignChain>,
+    /// Why those could not be read; `None`: they were, or nothing can be.
+    pub foreign_unread: Option<String>,
     /// Rules of the old iptables are in force, which nobody but iptables-legacy can read.
     pub legacy_rules: bool,
     /// The lanes' interface does not forward, though the daemon runs.

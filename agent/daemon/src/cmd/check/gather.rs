@@ -7,11 +7,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::net::if_::if_nametoindex;
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use nix::sys::statvfs::statvfs;
 use thinlane_doctor::{Admission, Contact, Interface, Look, NetworkFacts, admission, interfaces, look};
 use thinlane_model::Span;
-use thinlane_nft::{BaseConfig, Nft};
+use thinlane_nft::{BaseConfig, LANE_INTERFACES, Lanes, Nft, Side};
 use thinlane_wg::link::Link;
 use thinlane_wire::ProbeTicket;
 
@@ -32,6 +33,8 @@ const STATUS_PATIENCE: Duration = Duration::from_millis(1500);
 const TICKET_PATIENCE: Duration = Duration::from_millis(2000);
 /// How long showing the certificate may take, once the controller is known to answer.
 const ADMISSION_PATIENCE: Duration = Duration::from_millis(2000);
+/// The most interfaces that are taken for the LAN's.
+const MOST_SIDES: usize = 8;
 /// What makes interfaces for a userspace device.
 const TUN: &str = "/dev/net/tun";
 /// What is written to see whether something can be: as much as an identity takes.
@@ -55,7 +58,7 @@ pub fn gather(dirs: &Dirs, running: bool) -> Facts {
         Ok((config, _)) => (config, None),
         Err(error) => (Config::default(), Some(error.to_string())),
     };
-    let (network, kernel, disks) = std::thread::scope(|scope| {
+    let (network, mut kernel, disks) = std::thread::scope(|scope| {
         let network = scope.spawn(|| identity.as_ref().map(|identity| the_network(dirs, identity, &daemon)));
         let kernel = scope.spawn(|| the_kernel(dirs, running, &config));
         let disks = disks(dirs);
@@ -63,6 +66,8 @@ pub fn gather(dirs: &Dirs, running: bool) -> Facts {
         (network.join().unwrap_or_default(), kernel.join().unwrap_or_default(), disks)
     });
     let (network, admission) = network.unzip();
+    // Only the controller can tell the pools.
+    the_firewalls(&lanes(dirs, &config, network.as_ref()), &mut kernel);
     Facts {
         certificate: identity.as_ref().and_then(|identity| certificate(dirs, identity, network.as_ref())),
         isolated: is_isolated(dirs) || config.isolate_input.as_deref().is_some_and(input_is_on),
@@ -197,13 +202,54 @@ fn the_kernel(dirs: &Dirs, running: bool, config: &Config) -> Kernel {
         found.lan_parts = Link::open().and_then(|mut link| link.beneath(&lan)).unwrap_or_default();
     }
     found.conntrack = nft.flows([192, 0, 2, 1].into()).is_ok();
-    found.foreign = nft.foreign_forward(lan.first().map(String::as_str)).unwrap_or_default();
     // A daemon that runs has its table, or says why it does not.
     if !running && found.lacks.is_none() {
         let base = BaseConfig { lan, guard_lan_forwarding: true, nflog_group: 7443, mss: 1380 };
         found.lacks = nft.try_base(&base).err().map(|error| error.to_string());
     }
     found
+}
+
+/// What can be known of the packets of this gateway's lanes.
+fn lanes(dirs: &Dirs, config: &Config, network: Option<&NetworkFacts>) -> Lanes {
+    let intent = intended(dirs);
+    let named: BTreeSet<String> = config.lan.iter().map(|iface| iface.as_str().to_owned()).collect();
+    let named: BTreeSet<String> =
+        named.into_iter().chain(intent.iter().flat_map(|intent| intent.lan.clone())).collect();
+    let uplink = network.and_then(|network| network.way.as_ref()?.interface.clone());
+    let device = intent.map_or_else(|| INTERFACE.to_owned(), |intent| intent.interface);
+    let may_be_lan = |one: &Interface| {
+        let ours = one.name == INTERFACE || one.name.starts_with(LANE_INTERFACES);
+        if named.is_empty() { !ours && uplink.as_ref() != Some(&one.name) } else { named.contains(&one.name) }
+    };
+    let side = |one: Interface| Side { name: one.name, networks: one.addresses };
+    // One without an address leads to no device, which is a finding of its own.
+    let all = interfaces().into_iter().filter(|one| may_be_lan(one) && !one.addresses.is_empty());
+    let lan: Vec<Side> = all.take(MOST_SIDES).map(side).collect();
+    let index = |name: &str| Some((name.to_owned(), if_nametoindex(name).ok()?));
+    let known = lan.iter().map(|side| side.name.as_str()).chain([device.as_str()]).chain(uplink.as_deref());
+    Lanes {
+        indices: known.filter_map(index).collect(),
+        device,
+        lan,
+        lan_is_certain: !named.is_empty(),
+        // Assets' first, engineers' last.
+        engineers: network
+            .and_then(|network| network.pools.last())
+            .map(|pool| (pool.address, pool.length))
+            .into_iter()
+            .collect(),
+        uplink,
+    }
+}
+
+fn the_firewalls(lanes: &Lanes, found: &mut Kernel) {
+    match Nft::open().and_then(|mut nft| nft.foreign(lanes)) {
+        Ok(chains) => found.foreign = chains,
+        // Why the kernel says nothing at all is a finding of its own.
+        Err(error) if found.lacks.is_none() => found.foreign_unread = Some(error.to_string()),
+        Err(_) => {}
+    }
 }
 
 /// Whether the kernel's own WireGuard is loaded, built in, or lies there as a module.

@@ -2,10 +2,10 @@
 
 use thinlane_doctor::{Admission, Contact, Finding, Interface, Place, network_findings};
 use thinlane_model::{Span, Wall};
-use thinlane_nft::Passes;
 use thinlane_wire::GoodbyeReason;
 
 use super::facts::{Certificate, Daemon, Disk, Enrolment, Facts, Kernel, Lan};
+use super::firewall::{firewall, unread};
 use crate::control::Status;
 use crate::failure::Failure;
 use crate::kernel::INTERFACE;
@@ -70,7 +70,7 @@ fn is_ours(interface: &Interface) -> bool {
 }
 
 /// As a sentence: words of others begin small, end without a stop, and carry numbers that say nothing to a person.
-fn sentence(text: &str) -> String {
+pub(super) fn sentence(text: &str) -> String {
     let mut text = text.to_owned();
     while let Some(begin) = text.find(" (os error ") {
         let length = text[begin..].find(')').map_or(text.len() - begin, |length| length + 1);
@@ -271,7 +271,9 @@ fn forwarding_off(name: &str) -> Finding {
 }
 
 fn kernel(facts: &Facts, findings: &mut Vec<Finding>) {
-    let Kernel { lacks, conntrack, tun, wireguard, flowtables, fast_paths, foreign, legacy_rules, .. } = &facts.kernel;
+    let Kernel {
+        lacks, conntrack, tun, wireguard, flowtables, fast_paths, foreign, foreign_unread, legacy_rules, ..
+    } = &facts.kernel;
     let feature = |what: String, next: &str| {
         Finding::problem("kernel-feature-missing", sentence(&what))
             .why("Lanes are made of nf_tables, conntrack and a TUN device; without them the agent does not start.")
@@ -306,20 +308,9 @@ fn kernel(facts: &Facts, findings: &mut Vec<Finding>) {
         );
     }
     offload(facts, flowtables, fast_paths, findings);
-    for one in foreign.iter().filter(|one| one.passes == Passes::No) {
-        let next = if one.table.starts_with("fw4") {
-            "Add the firewall zone that the package brings: device tl0 in a zone that may forward to lan; then: fw4 reload."
-        } else {
-            "Add a rule to it that accepts: iifname \"tl0\" accept, and oifname \"tl0\" ct state established accept."
-        };
-        findings.push(
-            Finding::problem(
-                "firewall-drops",
-                format!("The firewall table {} drops what a lane forwards (chain {}).", one.table, one.chain),
-            )
-            .why("A drop of any table is final: lanes open, and nothing passes.")
-            .next(next),
-        );
+    findings.extend(foreign.iter().filter_map(firewall));
+    if let Some(why) = foreign_unread.as_ref().filter(|_| facts.privilege.is_none()) {
+        findings.push(unread(format!("The firewall tables of others could not be read: {why}")));
     }
     if *legacy_rules {
         findings.push(

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use thinlane_doctor::{Name, NetworkFacts, RelayFact, Severity, Validity, Way};
-use thinlane_nft::{Flowtable, ForeignForward};
+use thinlane_nft::{Flowtable, ForeignChain, Hook, Passes, Ruling};
 use thinlane_wire::api::Schema;
 
 use super::super::facts::Missing;
@@ -257,9 +257,34 @@ fn a_flowtable_counts_where_it_touches_the_lan_or_a_lane() {
 
 #[test]
 fn another_table_is_blamed_only_where_it_surely_drops() {
-    let table = |passes| ForeignForward { table: "fw4".into(), family: 1, chain: "forward".into(), passes };
-    assert_eq!(with(|facts| facts.kernel.foreign = vec![table(Passes::No)]), [(Problem, "firewall-drops")]);
-    assert_eq!(with(|facts| facts.kernel.foreign = vec![table(Passes::Yes), table(Passes::Unclear)]), []);
+    let chain = |passes, hook| ForeignChain {
+        table: "fw4".into(),
+        family: 1,
+        chain: "forward".into(),
+        hook,
+        passes,
+        rule: None,
+        lost: false,
+    };
+    let forward = |passes| chain(passes, Hook::Forward);
+    assert_eq!(with(|facts| facts.kernel.foreign = vec![forward(Passes::No)]), [(Problem, "firewall-drops")]);
+    assert_eq!(
+        with(|facts| facts.kernel.foreign = vec![chain(Passes::No, Hook::Input)]),
+        [(Problem, "firewall-drops")]
+    );
+    assert_eq!(with(|facts| facts.kernel.foreign = vec![forward(Passes::Yes)]), []);
+    assert_eq!(with(|facts| facts.kernel.foreign = vec![forward(Passes::Unclear)]), [(Note, "firewall-unread")]);
+    assert_eq!(with(|facts| facts.kernel.foreign_unread = Some("no answer".into())), [(Note, "firewall-unread")]);
+    let rule = Ruling { chain: "zone".into(), handle: 7, text: "tcp dport 7 drop".into() };
+    let mut facts = well();
+    facts.kernel.foreign = vec![ForeignChain { rule: Some(rule), ..forward(Passes::MayDrop) }];
+    let found = findings(&facts);
+    assert_eq!((found.len(), found[0].severity, found[0].code), (1, Warning, "firewall-may-drop"));
+    assert!(
+        found[0].message.ends_with("by rule 7 of chain zone (reached from chain forward): tcp dport 7 drop."),
+        "{found:?}"
+    );
+    assert!(found[0].next.contains("nft -a list chain inet fw4 zone."), "{found:?}");
     assert_eq!(with(|facts| facts.kernel.legacy_rules = true), [(Note, "legacy-firewall")]);
 }
 
