@@ -11,6 +11,8 @@ use crate::text;
 
 /// Letters that a reason may have.
 const LONGEST_FIELD: usize = 200;
+/// Said of a text that is longer: what stands in the log later must be what its writer believes it is.
+const TOO_LONG: &str = "it takes 200 letters: what came after is not in it";
 
 /// One thing to do, ready to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +84,8 @@ pub struct Field {
     pub text: Zeroizing<String>,
     /// Shown as stars.
     pub hidden: bool,
+    /// A default that nobody has touched: the first letter replaces it.
+    pub untouched: bool,
 }
 
 /// Whether something can have been read.
@@ -102,8 +106,6 @@ pub struct Ask {
     pub chosen: usize,
     pub fields: Vec<Field>,
     pub focus: usize,
-    /// The first letter replaces a default that nobody touched.
-    untouched: bool,
     /// It has been on the screen: before that nothing can be confirmed.
     pub sight: Sight,
     pub problem: Option<String>,
@@ -128,7 +130,7 @@ impl Ask {
             Target::Unlock(_) | Target::Code(_) => Vec::new(),
             Target::LogIn => vec![Field { hidden: true, ..Field::new(PASSWORD, "") }, Field::new(CODE, "")],
         };
-        Some(Self { targets, chosen: 0, fields, focus: 0, untouched: true, sight: Sight::Unseen, problem: None })
+        Some(Self { targets, chosen: 0, fields, focus: 0, sight: Sight::Unseen, problem: None })
     }
 
     pub fn target(&self) -> &Target {
@@ -149,34 +151,33 @@ impl Ask {
     pub fn turn(&mut self, by: isize) {
         if !self.fields.is_empty() {
             self.focus = (self.focus as isize + by).rem_euclid(self.fields.len() as isize) as usize;
-            self.untouched = true;
         }
     }
 
     pub fn write(&mut self, letter: char) {
-        self.problem = None;
-        let replace = std::mem::take(&mut self.untouched);
-        let Some(field) = self.fields.get_mut(self.focus) else { return };
-        if replace {
+        let Some(field) = self.fields.get_mut(self.focus).filter(|_| !letter.is_control()) else { return };
+        if std::mem::take(&mut field.untouched) {
             field.text.clear();
         }
-        if !letter.is_control() && field.text.chars().count() < LONGEST_FIELD {
+        let fits = field.text.chars().count() < LONGEST_FIELD;
+        if fits {
             field.text.push(letter);
         }
+        self.problem = (!fits).then(|| TOO_LONG.to_owned());
     }
 
     pub fn erase(&mut self) {
         self.problem = None;
-        self.untouched = false;
         if let Some(field) = self.fields.get_mut(self.focus) {
+            field.untouched = false;
             field.text.pop();
         }
     }
 
     pub fn clear(&mut self) {
         self.problem = None;
-        self.untouched = false;
         if let Some(field) = self.fields.get_mut(self.focus) {
+            field.untouched = false;
             field.text.clear();
         }
     }
@@ -242,6 +243,11 @@ impl Sight {
         }
     }
 
+    /// It is not on the screen any more, or not whole: it must be read again.
+    pub fn lose(&mut self) {
+        *self = Sight::Unseen;
+    }
+
     /// What was drawn is on the screen.
     pub fn arrive(&mut self) {
         if *self == Sight::Drawn {
@@ -255,7 +261,7 @@ impl Field {
         // Room for all of it, so that growing leaves no copies behind.
         let mut room = Zeroizing::new(String::with_capacity(LONGEST_FIELD * 4));
         room.push_str(text);
-        Self { label, text: room, hidden: false }
+        Self { label, text: room, hidden: false, untouched: true }
     }
 }
 
@@ -288,7 +294,12 @@ fn peer(peer: &Peer, now: Now) -> String {
     let org = view.org.as_ref().map(|org| format!(" ({org})")).unwrap_or_default();
     let left = match peer.left(now) {
         Some(left) if view.state == SessionState::Active => format!("{} left", text::about(left)),
-        _ => state_word(view.state).to_owned(),
+        // By whom stands in the detail.
+        _ => match (view.end_reason, &view.end_detail) {
+            (Some(reason), Some(detail)) => format!("{} ({reason}: {detail})", state_word(view.state)),
+            (Some(reason), None) => format!("{} ({reason})", state_word(view.state)),
+            (None, _) => state_word(view.state).to_owned(),
+        },
     };
     format!("{}{org} on {} at {}, {}, {left}", view.user, view.asset, view.site, view.task)
 }
@@ -316,12 +327,15 @@ fn sentence(target: &Target, model: &Model, now: Now) -> String {
     match target {
         Target::Kill(id) => match model.sessions.get(id) {
             Some(one) if one.view.state == SessionState::Ended => {
-                format!("Kill {id}: it has ended already ({})", peer(one, now))
+                format!("Kill {id}: it has ended already, {}", peer(one, now))
             }
             Some(one) => format!("Kill {id}: {}", peer(one, now)),
             None => format!("Kill {id}: it is not open any more"),
         },
         Target::Extend(id) => match model.sessions.get(id) {
+            Some(one) if one.view.state == SessionState::Ended => {
+                format!("Give more time to {id}: it has ended already, {}", peer(one, now))
+            }
             Some(one) => format!("Give more time to {id}: {}", peer(one, now)),
             None => format!("Give more time to {id}: it is not open any more"),
         },
@@ -348,9 +362,14 @@ fn sentence(target: &Target, model: &Model, now: Now) -> String {
             let Some(asked) = model.requests.get(id) else { return format!("{verb} {id}: it is not open any more") };
             let view = &asked.view;
             let org = view.org.as_ref().map(|org| format!(" ({org})")).unwrap_or_default();
+            let who = match (&view.denial, view.approvals.last()) {
+                (Some(denial), _) => format!(", by {}: {}", denial.by, denial.reason),
+                (None, Some(approval)) => format!(", by {}", approval.by),
+                (None, None) => String::new(),
+            };
             let state = match view.state {
                 RequestState::Pending => String::new(),
-                other => format!(" - it is {} already", request_word(other)),
+                other => format!(" - it is {} already{who}", request_word(other)),
             };
             let time = text::about(view.seconds.saturating_mul(1000));
             format!(

@@ -2,9 +2,10 @@
 
 mod open;
 mod over;
+mod told;
 
 use jiff::tz::TimeZone;
-use thinlane_model::{Boot, Now, RequestId, SessionId, Wall};
+use thinlane_model::{Now, RequestId, SessionId};
 use thinlane_wire::api::LogEntry;
 
 use crate::act::{Ask, Deed, Sight};
@@ -15,7 +16,7 @@ use crate::model::{Asked, Input, Model, Peer, Place};
 use crate::notice::Notice;
 use crate::page::{Found, Page};
 use crate::table::{Ctx, List, Listed, RowId, arrange, column, standard};
-use crate::text::{Glyphs, Tone};
+use crate::text::Glyphs;
 
 /// What the shell is asked to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,20 +81,14 @@ pub enum Answer {
     /// Done, but these sessions have not been confirmed to be closed: that matters until they are.
     Ending(String, Vec<SessionId>),
     Failed(String),
+    /// This session goes on for longer: no longer true once it has ended, which somebody else may see to at once.
+    Extended(String, SessionId),
+    /// It was asked for and no answer came: nobody knows whether it was done. Whether these sessions end will tell.
+    Unsure(String, Vec<SessionId>),
     Code(Code),
 }
 
-/// What came of the last deed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome {
-    pub text: String,
-    pub tone: Tone,
-    pub at: Boot,
-    /// The controller's clock when it was said.
-    pub clock: Wall,
-    /// Sessions that it says are still ending.
-    pub ending: Vec<SessionId>,
-}
+pub use told::Outcome;
 
 /// A picture that stands still.
 struct Frozen {
@@ -109,6 +104,11 @@ pub struct App {
     pub page: Option<Page>,
     pub(crate) lists: [List; 5],
     pub over: Option<Over>,
+    /// What an enrolment code has covered: it comes when it comes, and is shown once.
+    under: Option<Over>,
+    /// Alarms of the banner that was drawn last, and of the one that has arrived on the screen.
+    pub(crate) banner: Vec<u64>,
+    read: Vec<u64>,
     pub outcome: Option<Outcome>,
     pub glyphs: Glyphs,
     pub zone: TimeZone,
@@ -134,6 +134,9 @@ impl App {
             page: None,
             lists: standard_lists(),
             over: None,
+            under: None,
+            banner: Vec::new(),
+            read: Vec::new(),
             outcome: None,
             glyphs,
             zone,
@@ -210,61 +213,11 @@ impl App {
         self.follow_outcome(now);
     }
 
-    /// What was still ending and is over by now is not said to be ending.
-    fn follow_outcome(&mut self, now: Now) {
-        let Some(outcome) = self.outcome.as_mut().filter(|outcome| !outcome.ending.is_empty()) else { return };
-        let model = &self.model;
-        let over = |id: &SessionId| model.sessions.get(id).is_none_or(|peer| !peer.is_live());
-        if !outcome.ending.iter().all(over) {
-            return;
-        }
-        let text = match outcome.ending.as_slice() {
-            [id] => {
-                let peer = model.sessions.get(id).map(|peer| &peer.view);
-                let whose = peer.map(|view| format!(": {} on {}", view.user, view.asset)).unwrap_or_default();
-                let why = peer.and_then(|view| view.end_reason).map(|why| format!(" ({why})")).unwrap_or_default();
-                format!("{id}{whose} is closed{why}")
-            }
-            more => format!("all {} sessions that were still ending are closed", more.len()),
-        };
-        self.say(text, Tone::Good, now);
-    }
-
     /// Takes the answer to a look.
     pub fn found(&mut self, id: SessionId, found: Result<Found, String>) {
         if let Some(page) = self.page.as_mut().filter(|page| page.id == id) {
             page.take(found);
         }
-    }
-
-    /// Takes the answer to a deed.
-    pub fn told(&mut self, answer: Answer, now: Now) {
-        let mut ending = Vec::new();
-        let (text, tone) = match answer {
-            Answer::Done(text) => (text, Tone::Good),
-            Answer::Ending(text, sessions) => {
-                ending = sessions;
-                (text, Tone::Warn)
-            }
-            Answer::Failed(text) => (text, Tone::Bad),
-            Answer::Code(code) => {
-                let text = format!("a code for {} is on the screen", code.site);
-                self.over = Some(Over::Code(code, Sight::Unseen));
-                (text, Tone::Good)
-            }
-        };
-        self.say(text, tone, now);
-        if let Some(outcome) = &mut self.outcome {
-            outcome.ending = ending;
-        }
-        // Its end may have been heard before the answer.
-        self.follow_outcome(now);
-    }
-
-    /// Says something to the person that no key asked for.
-    pub fn say(&mut self, text: impl Into<String>, tone: Tone, now: Now) {
-        let clock = self.model.controller_now(now);
-        self.outcome = Some(Outcome { text: text.into(), tone, at: now.mono, clock, ending: Vec::new() });
     }
 
     /// What must be done because time has passed, once a second or so: what has been over for long leaves the screen,
@@ -282,9 +235,19 @@ impl App {
 
     /// What was drawn last has arrived on the screen: what it asks can have been read.
     pub fn arrived(&mut self) {
+        self.read.clone_from(&self.banner);
         match &mut self.over {
             Some(Over::Ask(ask)) => ask.sight.arrive(),
             Some(Over::Code(_, sight)) => sight.arrive(),
+            _ => {}
+        }
+    }
+
+    /// What is asked is not on the screen, or not whole: nothing is confirmed before it was read again.
+    pub(crate) fn lose_sight(&mut self) {
+        match &mut self.over {
+            Some(Over::Ask(ask)) => ask.sight.lose(),
+            Some(Over::Code(_, sight)) => sight.lose(),
             _ => {}
         }
     }
@@ -324,7 +287,15 @@ impl App {
 
     /// Takes pasted text: letters for a field, never keys.
     pub fn paste(&mut self, text: &str) {
-        text.chars().filter(|letter| !letter.is_control()).take(300).for_each(|letter| self.write(letter));
+        // The end of a line is a space between words, and nothing more.
+        let words = text.trim().chars().map(|letter| if letter.is_control() { ' ' } else { letter });
+        let mut before = ' ';
+        for letter in words.take(300) {
+            if !(letter == ' ' && before == ' ') {
+                self.write(letter);
+            }
+            before = letter;
+        }
     }
 
     fn write(&mut self, letter: char) {
@@ -362,13 +333,7 @@ impl App {
             | Action::Deny
             | Action::Code
             | Action::LogIn => self.ask(action, now),
-            Action::Acknowledge => {
-                let marked = self.model.mark_seen();
-                if let Some(frozen) = &mut self.frozen {
-                    frozen.model.mark_seen();
-                }
-                self.say(format!("{} marked as seen", crate::text::count(marked as u64, "alarm")), Tone::Plain, now);
-            }
+            Action::Acknowledge => self.acknowledge(now),
             Action::Filter => {
                 let list = self.list_mut(self.view);
                 let before = list.filter.clone();

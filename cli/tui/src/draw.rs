@@ -58,11 +58,16 @@ pub fn draw(app: &mut App, buffer: &mut Buffer, area: Rect, now: Now) -> Drawn {
         {
             paint.text(area.x, area.y + row as u16, area.width, &line, Style::new());
         }
+        // Nobody can read what is asked, or was asked.
+        app.lose_sight();
         return Drawn::default();
     }
-    let needs = attention(app.shown(now).model, app.shown(now).now);
+    // Of the world as it is: a picture that stands still must not hide what needs somebody now.
+    let needs = attention(&app.model, now);
     head(app, &mut paint, area, now);
     let mut top = area.y + 1;
+    let shown = &needs[..needs.len().min(lines_of_banner(area))];
+    app.banner = shown.iter().filter_map(|need| need.notice).collect();
     for line in banner(app, &needs, area, now) {
         let style = app.glyphs.style(line.1).add_modifier(Modifier::REVERSED);
         let filled = app.glyphs.fit(&line.0, usize::from(area.width), false);
@@ -107,9 +112,6 @@ pub fn draw(app: &mut App, buffer: &mut Buffer, area: Rect, now: Now) -> Drawn {
 fn head(app: &App, paint: &mut Paint<'_>, area: Rect, now: Now) {
     let glyphs = app.glyphs;
     let ctx = app.shown(now);
-    let state = live(app, now);
-    let state_width = unicode_width::UnicodeWidthStr::width(state.0.as_str()) as u16;
-    let end = area.right().saturating_sub(state_width + 1);
     let pending = ctx.model.requests.values().filter(|asked| asked.view.state == RequestState::Pending).count();
     let away =
         ctx.model.sites.values().filter(|place| place.view.state == "offline" || place.view.state == "frozen").count();
@@ -126,8 +128,7 @@ fn head(app: &App, paint: &mut Paint<'_>, area: Rect, now: Now) {
         },
         String::new(),
     ];
-    let mut x = area.x;
-    for (at, (view, count)) in View::LISTS.into_iter().zip(counts).enumerate() {
+    let tab = |(at, (view, count)): (usize, (View, String))| {
         let name = match view {
             View::Sessions => "Sessions",
             View::Requests => "Requests",
@@ -135,9 +136,17 @@ fn head(app: &App, paint: &mut Paint<'_>, area: Rect, now: Now) {
             View::Alarms => "Alarms",
             View::Log | View::Detail => "Log",
         };
-        let here = view == app.view;
         let text = format!(" {} {name} {count}", at + 1);
-        let text = format!("{} ", text.trim_end());
+        (view, format!("{} ", text.trim_end()))
+    };
+    let tabs: Vec<(View, String)> = View::LISTS.into_iter().zip(counts).enumerate().map(tab).collect();
+    let wide: usize = tabs.iter().map(|(_, text)| text.len()).sum();
+    let state = live(app, usize::from(area.width).saturating_sub(wide + 1), now);
+    let state_width = unicode_width::UnicodeWidthStr::width(state.0.as_str()) as u16;
+    let end = area.right().saturating_sub(state_width + 1);
+    let mut x = area.x;
+    for (view, text) in tabs {
+        let here = view == app.view;
         let style = if here { Style::new().add_modifier(Modifier::REVERSED | Modifier::BOLD) } else { Style::new() };
         x += paint.text(x, area.y, end.saturating_sub(x), &text, style);
     }
@@ -149,10 +158,12 @@ fn head(app: &App, paint: &mut Paint<'_>, area: Rect, now: Now) {
     paint.text(end, area.y, state_width, &state.0, glyphs.style(state.1).add_modifier(Modifier::BOLD));
 }
 
-/// Whether the picture is the world, in few words.
-fn live(app: &App, now: Now) -> (String, Tone) {
+/// Whether the picture is the world, in few words; fewer where there is little room.
+fn live(app: &App, room: usize, now: Now) -> (String, Tone) {
     if let Some((behind, changes)) = app.frozen(now) {
-        return (format!("FROZEN {} behind, {}", text::about(behind), text::count(changes, "change")), Tone::Warn);
+        let behind = format!("FROZEN {} behind", text::about(behind));
+        let whole = format!("{behind}, {}", text::count(changes, "change"));
+        return (if whole.len() <= room { whole } else { behind }, Tone::Warn);
     }
     match (app.model.stale(now), &app.model.link) {
         (None, _) => (format!("live {}", text::clock(app.model.controller_now(now), &app.zone)), Tone::Good),
@@ -178,11 +189,7 @@ fn banner(app: &App, needs: &[Attention], area: Rect, now: Now) -> Vec<(String, 
     } else if let Some(old) = app.model.stale(now).filter(|_| app.model.link == Link::Live) {
         lines.push((format!(" NOT LIVE: the controller has said nothing for {}", text::about(old)), Tone::Bad));
     }
-    let room = match area.height {
-        0..30 => 1,
-        30..45 => 3,
-        _ => 5,
-    };
+    let room = lines_of_banner(area);
     for (at, need) in needs.iter().enumerate().take(room) {
         let (mark, tone) = match need.weight {
             Weight::Urgent => ("NOW", Tone::Bad),
@@ -195,6 +202,15 @@ fn banner(app: &App, needs: &[Attention], area: Rect, now: Now) -> Vec<(String, 
     lines
 }
 
+/// How many lines of the banner a screen has room for.
+fn lines_of_banner(area: Rect) -> usize {
+    match area.height {
+        0..30 => 1,
+        30..45 => 3,
+        _ => 5,
+    }
+}
+
 /// What came of the last deed: in the line above the keys, and in the one above that as well where it is long.
 fn status(app: &App, paint: &mut Paint<'_>, area: Rect, now: Now) {
     let Some(outcome) = app.outcome.as_ref().filter(|outcome| outcome.at.until(now.mono).as_millis() < OUTCOME_TIME)
@@ -202,6 +218,9 @@ fn status(app: &App, paint: &mut Paint<'_>, area: Rect, now: Now) {
         return;
     };
     let mut said = outcome.text.clone();
+    if let Some((_, before)) = &outcome.before {
+        said.push_str(&format!(" | before that: {before}"));
+    }
     if outcome.at.until(now.mono).as_millis() >= OUTCOME_FRESH {
         // It is said of that moment: what is shown around it is newer.
         said.insert_str(0, &format!("{}: ", text::clock(outcome.clock, &app.zone)));

@@ -146,7 +146,7 @@ pub static TABLE: &[Binding] = &[
         MAIN,
         Action::Acknowledge,
         "mark seen",
-        "mark the alarms in the banner as seen, on this screen only",
+        "mark the alarms that the banner shows as seen, in the list of alarms all that it holds; on this screen only",
     ),
     bind(
         &[Key::Enter],
@@ -294,6 +294,7 @@ pub static FILTERS: &[(&str, &str)] = &[
     ("erik north", "rows with both words, wherever they stand; capitals do not matter"),
     ("!acme", "rows without that word"),
     ("site:north", "rows with that in one column; columns are called as the key c names them, shown or not"),
+    ("site:=north", "rows with exactly that: not those of north2"),
     ("!path:relay", "rows without that in that column"),
     ("denied:7", "numbers are looked for in a named column only, because they change all the time"),
 ];

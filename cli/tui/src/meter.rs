@@ -14,11 +14,13 @@ pub struct Meter {
     /// The second that was written last.
     newest: u64,
     ring: Box<[u64; SECONDS]>,
+    /// The last time in which nothing was heard, in seconds: its first, and the first after it.
+    untold: Option<(u64, u64)>,
 }
 
 impl Default for Meter {
     fn default() -> Self {
-        Self { total: None, newest: 0, ring: Box::new([0; SECONDS]) }
+        Self { total: None, newest: 0, ring: Box::new([0; SECONDS]), untold: None }
     }
 }
 
@@ -34,10 +36,23 @@ impl Meter {
         self.total = Some(total);
     }
 
-    /// Takes a total after a time in which nothing was heard: what grew meanwhile belongs to no second.
-    pub fn resume(&mut self, total: u64, now: Boot) {
+    /// Takes a total after a time in which nothing was heard, which began at `since`: what grew meanwhile belongs to no
+    /// second.
+    pub fn resume(&mut self, total: u64, since: Boot, now: Boot) {
         self.roll(now.0 / 1000);
         self.total = Some(total);
+        // A moment is no gap: a picture is also fetched anew where nothing was missed.
+        if since.until(now).as_millis() >= 1_000 * COLUMN {
+            self.untold = Some((since.0 / 1000, now.0 / 1000 + 1));
+        }
+    }
+
+    /// Which of the columns that [`Meter::columns`] gives hold a second of which nobody was told.
+    pub fn untold(&self, now: Boot, count: usize) -> Vec<bool> {
+        let column = now.0 / 1000 / COLUMN;
+        let holds =
+            |at: u64| self.untold.is_some_and(|(first, after)| at * COLUMN < after && first < (at + 1) * COLUMN);
+        (1..=count as u64).rev().map(|back| column.checked_sub(back).is_some_and(holds)).collect()
     }
 
     fn roll(&mut self, second: u64) {
@@ -110,10 +125,16 @@ mod tests {
     fn what_grew_while_nothing_was_heard_is_no_burst() {
         let mut meter = Meter::default();
         meter.count(0, at(1));
-        meter.resume(9_000_000, at(60));
+        meter.resume(9_000_000, at(1), at(60));
         meter.count(9_000_300, at(61));
         assert_eq!(meter.rate(at(62)), 100);
         assert_eq!(meter.columns(at(66), 20).iter().sum::<u64>(), 300);
+        let untold = meter.untold(at(66), 20);
+        assert_eq!(untold.iter().filter(|untold| **untold).count(), 19, "all but the last column: {untold:?}");
+        assert!(!untold[19] && !meter.untold(at(200), 20).contains(&true));
+        // Fetched anew without having missed anything.
+        meter.resume(9_000_900, at(200), at(201));
+        assert!(!meter.untold(at(206), 20).contains(&true));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use thinlane_wire::api::{
     SiteView,
 };
 
-use crate::meter::Meter;
+use crate::meter::{COLUMN, Meter};
 use crate::notice::{self, Notice};
 
 /// How long what has ended stays on the screen, so that its end is seen.
@@ -16,6 +16,10 @@ const LINGER: u64 = 120_000;
 /// Ended sessions and decided requests that stay at most.
 const MOST_LINGERING: usize = 200;
 const MOST_NOTICES: usize = 2000;
+/// The controller says each ten seconds that it is there; after so many milliseconds without a word it may not be.
+const QUIET: u64 = 13_000;
+/// How long, in milliseconds, what was held back may take to come once it comes.
+const RUSH: u64 = 2_000;
 const MOST_ENTRIES: usize = 2000;
 
 /// Something from the controller, or about the way to it.
@@ -96,6 +100,8 @@ pub struct Model {
     pub link: Link,
     /// When the controller was heard last.
     pub heard: Boot,
+    /// The last time in which it was not: when it was heard before, and again.
+    gap: Option<(Boot, Boot)>,
     pub sessions: BTreeMap<SessionId, Peer>,
     pub requests: BTreeMap<RequestId, Asked>,
     pub sites: BTreeMap<SiteName, Place>,
@@ -118,6 +124,7 @@ impl Default for Model {
             until: None,
             link: Link::Opening,
             heard: Boot::default(),
+            gap: None,
             sessions: BTreeMap::new(),
             requests: BTreeMap::new(),
             sites: BTreeMap::new(),
@@ -182,8 +189,6 @@ impl Model {
 
     /// How old what is shown may be, in milliseconds; `None` while it is live.
     pub fn stale(&self, now: Now) -> Option<u64> {
-        /// The controller says each ten seconds that it is there.
-        const QUIET: u64 = 13_000;
         let silent = self.heard.until(now.mono).as_millis();
         match self.link {
             Link::Live if silent < QUIET => None,
@@ -205,7 +210,7 @@ impl Model {
             Input::LogReadable(readable) => self.log_readable = readable,
             // Neither changes what is known.
             Input::Alive => {
-                self.heard = now.mono;
+                self.hear(now);
                 return;
             }
             Input::Trying => return,
@@ -217,17 +222,59 @@ impl Model {
                 self.link = Link::Lost { since, why, retry_at };
             }
             Input::Snapshot(overview) => {
-                self.heard = now.mono;
+                self.hear(now);
                 self.snapshot(*overview, now);
                 self.link = Link::Live;
             }
             Input::Event(event) => {
-                self.heard = now.mono;
+                self.hear(now);
                 self.event(*event, now);
             }
             Input::Entries(entries) => entries.into_iter().for_each(|entry| self.entry(entry)),
         }
         self.changes += 1;
+    }
+
+    /// The controller was heard, perhaps after a time in which it was not.
+    fn hear(&mut self, now: Now) {
+        let silent = self.heard.until(now.mono).as_millis() >= QUIET && self.heard > Boot::default();
+        if silent || matches!(self.link, Link::Lost { .. }) {
+            self.gap = Some((self.heard, now.mono));
+        }
+        self.heard = now.mono;
+    }
+
+    /// Until when what a session's lane passes is known, if that is not now: a gateway that is away says nothing, and
+    /// neither does a controller that is not heard.
+    fn told_until(&self, peer: &Peer, now: Now) -> Option<Boot> {
+        let heard = self.stale(now).map(|_| self.heard);
+        let away = self.sites.get(&peer.view.site).filter(|place| place.view.state == "offline");
+        let seen = away.map(|place| match place.view.last_seen_at {
+            Some(at) => Boot(now.mono.0.saturating_sub(self.since(at, now))),
+            None => place.away.unwrap_or(now.mono),
+        });
+        match (heard, seen) {
+            _ if !peer.is_live() => None,
+            (Some(heard), Some(seen)) => Some(heard.min(seen)),
+            (heard, seen) => heard.or(seen),
+        }
+    }
+
+    /// Whether nobody is told what a session's lane passes now.
+    pub fn is_untold(&self, peer: &Peer, now: Now) -> bool {
+        self.told_until(peer, now).is_some()
+    }
+
+    /// Which of its last columns, as [`Meter::columns`] has them, hold a time of which nobody was told.
+    pub fn untold_columns(&self, peer: &Peer, now: Now, count: usize) -> Vec<bool> {
+        let mut untold = peer.up.untold(now.mono, count);
+        if let Some(until) = self.told_until(peer, now) {
+            let column = now.mono.0 / 1000 / COLUMN;
+            for (at, back) in (1..=count as u64).rev().enumerate() {
+                untold[at] |= (column.saturating_sub(back) + 1) * COLUMN * 1000 > until.0 + 1000;
+            }
+        }
+        untold
     }
 
     /// Drops what has been over for long enough. `keep`: what somebody is looking at.
@@ -284,7 +331,7 @@ impl Model {
         }
     }
 
-    fn session(&mut self, view: SessionView, now: Now, gap: bool) {
+    fn session(&mut self, view: SessionView, now: Now, anew: bool) {
         if let (Some(ends), Some(left)) = (view.ends_at, view.remaining_ms.filter(|left| *left > 0)) {
             let theirs = ends - Span::from_millis(left);
             self.skew = theirs.as_millis().saturating_sub(now.wall.as_millis());
@@ -297,9 +344,11 @@ impl Model {
             return;
         };
         let (up, down) = (view.counters.up_bytes, view.counters.down_bytes);
-        if gap {
-            peer.up.resume(up, now.mono);
-            peer.down.resume(down, now.mono);
+        // What was held back comes in a rush, and none of it is of this second.
+        let gap = self.gap.filter(|(_, to)| to.until(now.mono).as_millis() < RUSH).map(|(from, _)| from);
+        if let Some(since) = gap.or(anew.then_some(now.mono)) {
+            peer.up.resume(up, since, now.mono);
+            peer.down.resume(down, since, now.mono);
         } else {
             peer.up.count(up, now.mono);
             peer.down.count(down, now.mono);
@@ -362,12 +411,16 @@ impl Model {
         }
     }
 
-    /// Marks every alarm of the banner as seen; how many.
-    pub fn mark_seen(&mut self) -> usize {
+    /// Marks as seen the alarms with these numbers, and earlier ones that say the same; how many.
+    pub fn mark_seen(&mut self, numbers: &[u64]) -> usize {
+        let said: Vec<_> = self.notices.iter().filter(|notice| numbers.contains(&notice.number)).cloned().collect();
+        let is_said = |notice: &Notice| said.iter().any(|one| one.says_no_less_than(notice));
         let mut marked = 0;
         for notice in self.notices.iter_mut().filter(|notice| !notice.seen && notice.weight > notice::Weight::Note) {
-            notice.seen = true;
-            marked += 1;
+            if is_said(notice) {
+                notice.seen = true;
+                marked += 1;
+            }
         }
         marked
     }

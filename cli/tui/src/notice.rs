@@ -162,6 +162,12 @@ impl Notice {
         Some(notice)
     }
 
+    /// Whether the banner's line for this one stands for the other as well.
+    pub fn says_no_less_than(&self, other: &Notice) -> bool {
+        let earlier = other.number <= self.number && other.class == Class::Alarm && self.class == Class::Alarm;
+        other.number == self.number || (earlier && other.kind == self.kind && other.site == self.site)
+    }
+
     /// Whether both are about the same flow of the same session.
     pub fn is_same_flow(&self, other: &Notice) -> bool {
         self.class == Class::Denied
@@ -188,13 +194,15 @@ pub struct Attention {
     /// A word for scripts: `site-lost`, `ruleset-flushed`, ...
     pub kind: String,
     pub text: String,
+    /// The alarm that it is, if it is one: those can be marked as seen.
+    pub notice: Option<u64>,
 }
 
 /// What needs a person now, most urgent first.
 pub fn attention(model: &Model, now: Now) -> Vec<Attention> {
     let mut found = Vec::new();
     let mut say = |weight, site: Option<&str>, kind: &str, text: String| {
-        found.push(Attention { weight, site: site.map(str::to_owned), kind: kind.to_owned(), text });
+        found.push(Attention { weight, site: site.map(str::to_owned), kind: kind.to_owned(), text, notice: None });
     };
     if let Some(until) = model.until {
         match model.controller_now(now).until(until).as_millis() {
@@ -262,12 +270,13 @@ pub fn attention(model: &Model, now: Now) -> Vec<Attention> {
         let site = notice.site.as_deref().map(|site| format!("{site}: ")).unwrap_or_default();
         let ago = text::about(model.since(notice.at, now));
         let detail = if notice.detail.is_empty() { String::new() } else { format!(" ({})", notice.detail) };
-        say(
-            Weight::Urgent,
-            notice.site.as_deref(),
-            &notice.kind,
-            format!("{site}{} {ago} ago{detail}", words(&notice.kind)),
-        );
+        found.push(Attention {
+            weight: Weight::Urgent,
+            site: notice.site.clone(),
+            kind: notice.kind.clone(),
+            text: format!("{site}{} {ago} ago{detail}", words(&notice.kind)),
+            notice: Some(notice.number),
+        });
     }
     found.sort_by_key(|one| std::cmp::Reverse(one.weight));
     found

@@ -1,5 +1,7 @@
 //! One picture for scripts: everything as JSON, or one list as plain text.
 
+use std::collections::BTreeSet;
+
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use serde_json::{Value, json};
@@ -10,13 +12,17 @@ use crate::app::App;
 use crate::draw;
 use crate::keys::View;
 use crate::notice::{Weight, attention};
+use crate::table::{Listed, RowId};
 
 /// Rows of a list in a text picture at most.
 const MOST_ROWS: u16 = 2000;
 
-/// Everything that the screen knows, as one object.
+/// Everything that the screen knows, as one object; of the list on top what its filter passes.
 pub fn object(app: &App, now: Now) -> Value {
     let model = &app.model;
+    let filtered = !app.list(app.view).filter.trim().is_empty();
+    let passing: Option<BTreeSet<RowId>> = filtered.then(|| app.ids(now).into_iter().collect());
+    let passes = |view: View, id: RowId| app.view != view || passing.as_ref().is_none_or(|ids| ids.contains(&id));
     let needs: Vec<Value> = attention(model, now)
         .into_iter()
         .map(|need| json!({ "kind": need.kind, "site": need.site, "urgent": need.weight == Weight::Urgent, "text": need.text }))
@@ -24,6 +30,7 @@ pub fn object(app: &App, now: Now) -> Value {
     let notices: Vec<Value> = model
         .notices
         .iter()
+        .filter(|notice| passes(View::Alarms, notice.id()))
         .map(|notice| {
             json!({
                 "at": notice.at, "class": notice.class.word().to_lowercase(), "site": notice.site, "about": notice.about,
@@ -37,11 +44,19 @@ pub fn object(app: &App, now: Now) -> Value {
         "controller": model.controller,
         "user": model.login,
         "attention": needs,
-        "sessions": model.sessions.values().map(|peer| &peer.view).collect::<Vec<_>>(),
-        "requests": model.requests.values().map(|asked| &asked.view).collect::<Vec<_>>(),
-        "sites": model.sites.values().map(|place| &place.view).collect::<Vec<_>>(),
+        "sessions": passing_of(model.sessions.values(), |peer| passes(View::Sessions, peer.id()), |peer| &peer.view),
+        "requests": passing_of(model.requests.values(), |asked| passes(View::Requests, asked.id()), |asked| &asked.view),
+        "sites": passing_of(model.sites.values(), |place| passes(View::Sites, place.id()), |place| &place.view),
         "alarms": notices,
     })
+}
+
+fn passing_of<'m, R: 'm, V: 'm>(
+    rows: impl Iterator<Item = &'m R>,
+    passes: impl Fn(&R) -> bool,
+    view: impl Fn(&'m R) -> &'m V,
+) -> Vec<&'m V> {
+    rows.filter(|row| passes(row)).map(view).collect()
 }
 
 /// The screen as text of this width, high enough for every row of the list on top.

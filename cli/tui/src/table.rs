@@ -63,6 +63,10 @@ pub struct Column<R: ?Sized> {
 pub trait Listed: 'static {
     fn id(&self) -> RowId;
     fn columns() -> &'static [Column<Self>];
+    /// It has been dealt with, and goes where the others of its kind stand: nobody's eyes need to follow it there.
+    fn is_over(&self) -> bool {
+        false
+    }
 }
 
 /// How one list is looked at.
@@ -71,6 +75,8 @@ pub struct List {
     pub selected: Option<RowId>,
     /// Where the selected row was seen last, for going on when it is gone.
     pub last_place: usize,
+    /// The selected row is over and has gone where nobody looks.
+    pub adrift: bool,
     pub offset: usize,
     pub sort: &'static str,
     pub reverse: bool,
@@ -85,6 +91,7 @@ impl List {
         Self {
             selected: None,
             last_place: 0,
+            adrift: false,
             offset: 0,
             sort,
             reverse,
@@ -94,22 +101,29 @@ impl List {
         }
     }
 
-    /// Brings the window to where the selected row is, or keeps it within the list.
-    pub fn settle(&mut self, ids: &[RowId], height: usize, newest_last: bool) {
+    /// Brings the window to where the selected row is, or keeps it within the list. `over`: the selected row is over,
+    /// and does not take the window with it.
+    pub fn settle(&mut self, ids: &[RowId], height: usize, newest_last: bool, over: bool) {
         let at = self.selected.as_ref().and_then(|id| ids.iter().position(|one| one == id));
-        if let Some(at) = at {
-            self.last_place = at;
-        }
         let height = height.max(1);
         let end = ids.len().saturating_sub(height);
+        self.adrift = over && at.is_some_and(|at| !self.shows(at, height));
+        if let Some(at) = at.filter(|_| !self.adrift) {
+            self.last_place = at;
+        }
         match at {
             _ if newest_last && self.follow => self.offset = end,
-            Some(at) if self.follow => {
+            Some(at) if self.follow && !over => {
                 self.offset = self.offset.min(at).max((at + 1).saturating_sub(height));
             }
             _ => {}
         }
         self.offset = self.offset.min(end);
+    }
+
+    /// Whether the row at a place is in the window.
+    pub fn shows(&self, at: usize, height: usize) -> bool {
+        (self.offset..self.offset + height.max(1)).contains(&at)
     }
 
     /// Selects the row so many further down; from nothing, the first in the window, or where the last one was.
@@ -120,7 +134,7 @@ impl List {
         }
         let last = ids.len() - 1;
         let at = self.selected.as_ref().and_then(|id| ids.iter().position(|one| one == id));
-        let to = match (at, &self.selected) {
+        let to = match (at.filter(|_| !self.adrift), &self.selected) {
             (Some(at), _) => at.saturating_add_signed(by).min(last),
             // It is gone: its neighbour, and no further.
             (None, Some(_)) => self.last_place.min(last),
@@ -133,7 +147,7 @@ impl List {
     pub fn select(&mut self, ids: &[RowId], at: usize, height: usize) {
         let Some(id) = ids.get(at) else { return };
         self.selected = Some(id.clone());
-        self.last_place = at;
+        (self.last_place, self.adrift) = (at, false);
         self.offset = self.offset.min(at).max((at + 1).saturating_sub(height.max(1)));
     }
 }
@@ -248,13 +262,16 @@ impl Filter {
             Term { not, column, text: text.to_lowercase() }
         };
         // A word that is still being written changes nothing yet.
-        Self { terms: line.split_whitespace().map(term).filter(|term| !term.text.is_empty()).collect() }
+        Self { terms: line.split_whitespace().map(term).filter(|term| !matches!(&*term.text, "" | "=")).collect() }
     }
 
     fn passes<R: Listed>(&self, row: &R, ctx: &Ctx<'_>) -> bool {
         /// Wide enough for every cell to say all it has.
         const WIDE: usize = 200;
-        let says = |column: &Column<R>, text: &str| (column.cell)(row, ctx, WIDE).text.to_lowercase().contains(text);
+        let says = |column: &Column<R>, text: &str| {
+            let cell = (column.cell)(row, ctx, WIDE).text.to_lowercase();
+            text.strip_prefix('=').map_or_else(|| cell.contains(text), |whole| cell.trim() == whole)
+        };
         // Numbers change under one's eyes: they are looked for by their column's name only.
         let anywhere = |text: &str| R::columns().iter().any(|column| !column.right && says(column, text));
         self.terms.iter().all(|term| {

@@ -22,6 +22,10 @@ impl App {
     }
 
     pub(super) fn open(&mut self, now: Now) -> Vec<Effect> {
+        if let Some(why) = self.hidden(now) {
+            self.say(why, Tone::Warn, now);
+            return Vec::new();
+        }
         let ctx = self.shown(now);
         let selected = self.list(self.view).selected.clone();
         let (session, site) = match &selected {
@@ -45,7 +49,8 @@ impl App {
             }
             (None, Some(site)) => {
                 self.view = View::Sessions;
-                self.set_filter(View::Sessions, &format!("site:{site}"));
+                // That site, and none whose name begins like it.
+                self.set_filter(View::Sessions, &format!("site:={site}"));
                 Vec::new()
             }
             (None, None) => {
@@ -65,10 +70,11 @@ impl App {
 
     /// Asks before anything is done. What it aims at is fixed here, by its id.
     pub(super) fn ask(&mut self, action: Action, now: Now) {
-        match self.targets(action) {
+        match self.targets(action, now) {
             Ok(targets) => {
                 if let Some(ask) = Ask::new(targets) {
-                    self.outcome = None;
+                    self.outcome = self.outcome.take().filter(|outcome| outcome.is_unread(now));
+                    self.show_selected(now);
                     self.over = Some(Over::Ask(Box::new(ask)));
                 }
             }
@@ -76,8 +82,36 @@ impl App {
         }
     }
 
-    fn targets(&self, action: Action) -> Result<Vec<Target>, String> {
+    /// Why the selected row is not to be asked about: it is there, and the filter hides it.
+    fn hidden(&self, now: Now) -> Option<String> {
+        let selected = self.list(self.view).selected.as_ref().filter(|_| self.page.is_none())?;
+        let model = self.shown(now).model;
+        let (name, there) = match selected {
+            RowId::Session(id) => (id.to_string(), model.sessions.contains_key(id)),
+            RowId::Request(id) => (id.to_string(), model.requests.contains_key(id)),
+            RowId::Site(name) => (name.to_string(), model.sites.contains_key(name)),
+            RowId::Notice(_) | RowId::Entry(_) => ("the selected row".to_owned(), true),
+        };
+        (there && !self.ids(now).contains(selected))
+            .then(|| format!("{name} is not in the list: the filter hides it (Esc drops the filter)"))
+    }
+
+    /// Brings the row that is asked about into the window.
+    fn show_selected(&mut self, now: Now) {
+        let ids = self.ids(now);
+        let (view, height) = (self.view, self.height);
+        let list = self.list_mut(view);
+        if let Some(at) = list.selected.as_ref().and_then(|id| ids.iter().position(|one| one == id)) {
+            list.select(&ids, at, height);
+        }
+    }
+
+    fn targets(&self, action: Action, now: Now) -> Result<Vec<Target>, String> {
         if let Some(why) = rights::refusal(action, &self.model) {
+            return Err(why);
+        }
+        // A log-in is about nobody else.
+        if let Some(why) = self.hidden(now).filter(|_| action != Action::LogIn) {
             return Err(why);
         }
         let selected = self.list(self.view).selected.as_ref();

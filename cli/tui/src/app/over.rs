@@ -26,7 +26,9 @@ impl App {
             }
             Some(Over::Code(code, sight)) => {
                 // It is shown once: a key that was meant for something else must not take it away.
-                if sight != Sight::Seen {
+                if sight == Sight::Seen {
+                    self.uncover();
+                } else {
                     self.over = Some(Over::Code(code, sight));
                 }
                 Vec::new()

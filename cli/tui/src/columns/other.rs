@@ -17,6 +17,10 @@ impl Listed for Asked {
     fn columns() -> &'static [Column<Asked>] {
         REQUESTS
     }
+
+    fn is_over(&self) -> bool {
+        self.view.state != RequestState::Pending
+    }
 }
 
 impl Listed for Place {

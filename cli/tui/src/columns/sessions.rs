@@ -19,6 +19,10 @@ impl Listed for Peer {
     fn columns() -> &'static [Column<Peer>] {
         COLUMNS
     }
+
+    fn is_over(&self) -> bool {
+        !self.is_live()
+    }
 }
 
 static COLUMNS: &[Column<Peer>] = &[
@@ -89,7 +93,11 @@ static COLUMNS: &[Column<Peer>] = &[
         |peer, ctx| match peer.view.state {
             // What is not confirmed stands first: on a long list it would be missed at the end.
             SessionState::Ending => Key::Number(-1),
-            _ => Key::maybe(peer.left(ctx.now)),
+            // By the moment of its end: what is left is told now sooner, now later, and rows would change places.
+            _ => peer.left(ctx.now).map_or(Key::Nothing, |left| match peer.view.ends_at {
+                Some(at) => Key::Number(at.as_millis()),
+                None => Key::Number(ctx.model.controller_now(ctx.now).as_millis().saturating_add_unsigned(left)),
+            }),
         }
     ),
     col!("age", "age", 5..6, 8, RIGHT, true, "since it was opened", age, |peer, ctx| Key::maybe(
@@ -103,7 +111,7 @@ static COLUMNS: &[Column<Peer>] = &[
         RIGHT,
         true,
         "bytes a second from the engineer to the device",
-        |peer, ctx, _| rate(peer.up.rate(ctx.now.mono)),
+        |peer, ctx, _| rate(peer, ctx, peer.up.rate(ctx.now.mono)),
         |peer, ctx| Key::number(peer.up.rate(ctx.now.mono))
     ),
     col!(
@@ -114,7 +122,7 @@ static COLUMNS: &[Column<Peer>] = &[
         RIGHT,
         true,
         "bytes a second from the device to the engineer",
-        |peer, ctx, _| rate(peer.down.rate(ctx.now.mono)),
+        |peer, ctx, _| rate(peer, ctx, peer.down.rate(ctx.now.mono)),
         |peer, ctx| Key::number(peer.down.rate(ctx.now.mono))
     ),
     col!(
@@ -315,8 +323,13 @@ fn age(peer: &Peer, ctx: &Ctx<'_>, _: usize) -> Cell {
     peer.age(ctx.now, ctx.model.skew).map_or_else(|| Cell::dim("-"), |age| Cell::plain(text::short(age)))
 }
 
-fn rate(bytes: u64) -> Cell {
-    if bytes == 0 { Cell::dim("-") } else { Cell::plain(text::rate(bytes)) }
+fn rate(peer: &Peer, ctx: &Ctx<'_>, bytes: u64) -> Cell {
+    match bytes {
+        // No word of it is no silence of the lane.
+        _ if ctx.model.is_untold(peer, ctx.now) => Cell::dim("?"),
+        0 => Cell::dim("-"),
+        _ => Cell::plain(text::rate(bytes)),
+    }
 }
 
 fn total(peer: &Peer, ctx: &Ctx<'_>, columns: usize) -> Vec<u64> {
@@ -325,7 +338,10 @@ fn total(peer: &Peer, ctx: &Ctx<'_>, columns: usize) -> Vec<u64> {
 }
 
 fn spark(peer: &Peer, ctx: &Ctx<'_>, width: usize) -> Cell {
-    Cell::plain(ctx.glyphs.spark(&total(peer, ctx, width.min(20))))
+    let columns = width.min(20);
+    let bars = ctx.glyphs.spark(&total(peer, ctx, columns));
+    let untold = ctx.model.untold_columns(peer, ctx.now, columns);
+    Cell::plain(bars.chars().zip(untold).map(|(bar, untold)| if untold { '?' } else { bar }).collect::<String>())
 }
 
 fn packets(peer: &Peer) -> u64 {

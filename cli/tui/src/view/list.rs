@@ -151,7 +151,9 @@ fn draw<'m, R: Listed>(
     let rows = arrange(items, &list, ctx);
     let ids: Vec<RowId> = rows.iter().map(|row| row.id()).collect();
     let height = usize::from(area.height.saturating_sub(1));
-    list.settle(&ids, height, matches!(view, View::Alarms | View::Log) && sorted_by_time(&list));
+    let at = list.selected.as_ref().and_then(|id| ids.iter().position(|one| one == id));
+    let over = at.is_some_and(|at| rows[at].is_over());
+    list.settle(&ids, height, matches!(view, View::Alarms | View::Log) && sorted_by_time(&list), over);
     let columns = layout::<R>(&list, area.width.saturating_sub(2));
 
     let mut x = area.x + 2;
@@ -205,9 +207,12 @@ fn info(list: &List, ids: &[RowId], all: usize, height: usize, hidden: usize, ct
     if ids.len() < all || !list.filter.is_empty() {
         info.push_str(&format!("{dot}filter \"{}\" passes {} of {all}", list.filter, ids.len()));
     }
-    match &list.selected {
-        Some(id) if !ids.contains(id) => info.push_str(&format!("{dot}the selected row has left the list")),
-        _ => {}
+    if let Some(id) = &list.selected {
+        match ids.iter().position(|one| one == id) {
+            None => info.push_str(&format!("{dot}the selected row has left the list")),
+            Some(at) if !list.shows(at, height) => info.push_str(&format!("{dot}the selected row is out of sight")),
+            Some(_) => {}
+        }
     }
     info.push_str(&format!("{dot}by {}{}", list.sort, if list.reverse { ", reversed" } else { "" }));
     if !list.follow {

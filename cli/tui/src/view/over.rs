@@ -21,10 +21,7 @@ pub fn draw(app: &mut App, paint: &mut Paint<'_>, area: Rect, main: Rect, now: N
     let glyphs = app.glyphs;
     match app.over.as_mut()? {
         Over::Filter(_) => None,
-        Over::Ask(ask) => {
-            ask.sight.draw();
-            Some(question(ask, (&app.model, &app.zone), glyphs, paint, area, now))
-        }
+        Over::Ask(ask) => Some(question(ask, (&app.model, &app.zone), glyphs, paint, area, now)),
         Over::Columns(chooser) => {
             let list = app.lists[crate::app::index(app.view)].clone();
             columns(chooser, (list.sort, list.reverse), glyphs, paint, area);
@@ -60,13 +57,13 @@ pub fn draw(app: &mut App, paint: &mut Paint<'_>, area: Rect, main: Rect, now: N
 /// A box in the lower part, where it hides the selected row the least.
 fn place(area: Rect, width: u16, height: u16) -> Rect {
     let width = width.min(area.width);
-    let height = height.min(area.height.saturating_sub(3));
+    let height = height.min(area.height.saturating_sub(1));
     let x = area.x + (area.width - width) / 2;
     Rect { x, y: (area.bottom().saturating_sub(height + 3)).max(area.y), width, height }
 }
 
 fn question(
-    ask: &Ask,
+    ask: &mut Ask,
     (model, zone): (&Model, &TimeZone),
     glyphs: Glyphs,
     paint: &mut Paint<'_>,
@@ -76,11 +73,25 @@ fn question(
     let width = area.width.saturating_sub(4).min(100);
     let inner = usize::from(width.saturating_sub(4));
     let what = text::wrap(&glyphs.clean(&asked(ask, model, now, zone)), inner);
-    let many = ask.targets.len() > 1;
+    let many = usize::from(ask.targets.len() > 1);
+    // Fields and a line of what helps must be there, and what it would do; blank lines and the policy where there is room.
+    let room = usize::from(area.height.saturating_sub(3));
+    let needed = what.len() + many + ask.fields.len() + 1;
+    if needed > room {
+        ask.sight.lose();
+        let frame = place(area, width, 5);
+        paint.frame(frame, "Esc leaves", glyphs.style(Tone::Warn));
+        let text = "What this would do does not fit here, and must be read first: it needs a larger window.";
+        for (line, text) in text::wrap(text, inner).iter().enumerate().take(3) {
+            paint.text(frame.x + 2, frame.y + 1 + line as u16, inner as u16, text, glyphs.style(Tone::Strong));
+        }
+        return (frame.x + 2, frame.y + 1);
+    }
+    ask.sight.draw();
+    let blank = usize::from(needed < room);
     let policy = said(ask.target(), model).map(|said| text::wrap(&glyphs.clean(&said), inner)).unwrap_or_default();
-    let policy = &policy[..policy.len().min(usize::from(area.height.saturating_sub(14)))];
-    let rows = what.len() + policy.len() + usize::from(many) + ask.fields.len() + 2;
-    let frame = place(area, width, rows as u16 + 2);
+    let policy = &policy[..policy.len().min(room - needed - blank)];
+    let frame = place(area, width, (needed + blank + policy.len()) as u16 + 2);
     paint.frame(frame, "Enter does this, Esc leaves", glyphs.style(Tone::Warn));
     let (x, wide) = (frame.x + 2, frame.width.saturating_sub(4));
     let mut y = frame.y + 1;
@@ -92,11 +103,11 @@ fn question(
         paint.text(x, y, wide, line, glyphs.style(Tone::Dim));
         y += 1;
     }
-    if many {
+    if many > 0 {
         choices(ask, glyphs, paint, (x, y, wide));
         y += 1;
     }
-    y += 1;
+    y += blank as u16;
     let mut cursor = (x, y);
     for (at, field) in ask.fields.iter().enumerate() {
         let here = at == ask.focus;
@@ -131,20 +142,28 @@ fn hint(ask: &Ask) -> String {
             Target::Approve(_) => "a note for the log, if you like".to_owned(),
             _ => "type why: it stands in the log".to_owned(),
         },
-        (false, 1) => "type to replace the text".to_owned(),
+        (false, 1) if ask.fields[0].untouched => "type to replace the text".to_owned(),
+        (false, 1) => String::new(),
         (false, _) => String::new(),
     }
 }
 
 /// Whom a lock could be about; the chosen one in brackets.
 fn choices(ask: &Ask, glyphs: Glyphs, paint: &mut Paint<'_>, (mut x, y, wide): (u16, u16, u16)) {
-    let end = x + wide;
-    for (at, target) in ask.targets.iter().enumerate() {
-        let Target::Lock(kind, name) = target else { continue };
+    let word = |(at, target): (usize, &Target)| {
+        let Target::Lock(kind, name) = target else { return (String::new(), Tone::Plain) };
         let text = format!("{} {name}", kind_word(*kind));
-        let (text, tone) =
-            if at == ask.chosen { (format!("[{text}]"), Tone::Strong) } else { (format!(" {text} "), Tone::Plain) };
-        x += paint.text(x, y, end.saturating_sub(x), &text, glyphs.style(tone)) + 1;
+        if at == ask.chosen { (format!("[{text}]"), Tone::Strong) } else { (format!(" {text} "), Tone::Plain) }
+    };
+    let words: Vec<(String, Tone)> = ask.targets.iter().enumerate().map(word).collect();
+    let whole: usize = words.iter().map(|(text, _)| text.width() + 1).sum();
+    let end = x + wide;
+    let fits = whole <= usize::from(wide) + 1;
+    for (at, (text, tone)) in words.iter().enumerate().filter(|(at, _)| fits || *at == ask.chosen) {
+        // Where all of them have no room, the one that is meant has.
+        let count = if fits { String::new() } else { format!("{} of {}: ", at + 1, words.len()) };
+        x += paint.text(x, y, end.saturating_sub(x), &count, glyphs.style(Tone::Plain));
+        x += paint.text(x, y, end.saturating_sub(x), text, glyphs.style(*tone)) + 1;
     }
 }
 

@@ -106,7 +106,12 @@ fn facts_of(view: &SessionView, peer: Option<&Peer>, ctx: &Ctx<'_>, width: usize
         }
     }
     let counters = &view.counters;
-    let rate = |bytes: u64| if bytes == 0 { "quiet".to_owned() } else { format!("{}/s", text::rate(bytes)) };
+    let untold = peer.is_some_and(|peer| ctx.model.is_untold(peer, ctx.now));
+    let rate = |bytes: u64| match bytes {
+        _ if untold => "not known how fast now".to_owned(),
+        0 => "quiet".to_owned(),
+        _ => format!("{}/s", text::rate(bytes)),
+    };
     let (up, down) = peer.map_or((0, 0), |peer| (peer.up.rate(ctx.now.mono), peer.down.rate(ctx.now.mono)));
     let end = if view.counters_final { ", final" } else { "" };
     // Said where the number stands: it is compared with what an analyser counted.
@@ -162,12 +167,11 @@ fn traffic(
         }
         _ => {
             let columns = columns.min(30);
-            let (up, down) = match peer {
-                Some(peer) => (peer.up.columns(ctx.now.mono, columns), peer.down.columns(ctx.now.mono, columns)),
-                None => return,
-            };
-            let part = |(up, down)| Stretch { up, down, unknown: false };
-            let plot = Plot { stretches: up.into_iter().zip(down).map(part).collect(), untold: 0 };
+            let Some(peer) = peer else { return };
+            let (up, down) = (peer.up.columns(ctx.now.mono, columns), peer.down.columns(ctx.now.mono, columns));
+            let untold = ctx.model.untold_columns(peer, ctx.now, columns);
+            let part = |((up, down), unknown)| Stretch { up, down, unknown };
+            let plot = Plot { stretches: up.into_iter().zip(down).zip(untold).map(part).collect(), untold: 0 };
             (plot, format!("the last {} seconds", columns * 3))
         }
     };
