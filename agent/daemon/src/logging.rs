@@ -22,7 +22,8 @@ pub enum LogFormat {
 
 /// Starts logging; a second call is ignored.
 pub fn start(format: LogFormat, level: LevelFilter) {
-    let base = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
+    // A log that nobody takes any more ends no lane.
+    let base = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).log_internal_errors(false);
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
     // A service manager stamps lines itself; a terminal's reader knows the time.
     let _ = match format {

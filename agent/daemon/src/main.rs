@@ -96,14 +96,15 @@ enum Command {
     Version,
 }
 
-/// Rust ignores SIGPIPE, and printing panics instead: a pager that is left early must not turn into a panic message.
+/// Rust ignores SIGPIPE, and printing panics instead, which ends a program without unwinding with a signal: a pager that
+/// is left early must not look like a fault.
 fn end_quietly_without_a_reader() {
     /// As a shell tells that SIGPIPE ended a program.
     const PIPE: i32 = 128 + 13;
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         let said = info.payload().downcast_ref::<String>().map_or("", String::as_str);
-        if said.starts_with("failed printing to stdout") && said.contains("Broken pipe") {
+        if said.starts_with("failed printing to std") && said.contains("Broken pipe") {
             std::process::exit(PIPE);
         }
         before(info);

@@ -12,6 +12,9 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// As a shell tells that SIGPIPE ended a program.
+    pub const UNREAD: i32 = 128 + 13;
+
     fn code(self) -> u8 {
         match self {
             Exit::Done => 0,

@@ -29,7 +29,20 @@ use clap::{CommandFactory, Parser};
 use cmd::{Cli, Command};
 use exit::Exit;
 
+/// Rust ignores SIGPIPE, and printing panics instead: a pager that is left early must not look like a fault.
+fn end_quietly_without_a_reader() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let said = info.payload().downcast_ref::<String>().map_or("", String::as_str);
+        if said.starts_with("failed printing to std") && said.contains("Broken pipe") {
+            std::process::exit(Exit::UNREAD);
+        }
+        before(info);
+    }));
+}
+
 fn main() -> ExitCode {
+    end_quietly_without_a_reader();
     let cli = Cli::parse();
     let json = cli.json;
     // Everything that we make is for ourselves, unless it is said otherwise.
@@ -55,7 +68,9 @@ fn dispatch(cli: Cli) -> Result<Exit> {
         Command::Backup { dir, to } => cmd::backup::backup(&dir.dir, &to, json)?,
         Command::Restore { from, dir } => cmd::backup::restore(&from, &dir.dir, json)?,
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "thinlane-controller", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "thinlane-controller", &mut script);
+            print!("{}", String::from_utf8_lossy(&script));
         }
         Command::Man { dir } => {
             cmd::man::write(&dir).with_context(|| format!("cannot write into {}", dir.display()))?
@@ -75,6 +90,8 @@ fn log() {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // A log that nobody takes any more ends nothing.
+        .log_internal_errors(false)
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .init();

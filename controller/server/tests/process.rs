@@ -26,6 +26,17 @@ fn said(output: &Output) -> String {
 }
 
 #[test]
+fn whoever_stops_reading_gets_no_panic() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    for words in [&["completions", "bash"][..], &["run", "--dir", "none"]] {
+        let [(unread, out), (unread_too, errors)] = [(); 2].map(|()| std::io::pipe().expect("a pipe"));
+        drop((unread, unread_too));
+        let end = program().args(words).current_dir(&place).stdout(out).stderr(errors).status().expect("it runs");
+        assert_eq!(end.code(), Some(141), "{words:?}");
+    }
+}
+
+#[test]
 fn init_makes_everything_private_once() {
     let place = tempfile::tempdir().expect("a temporary directory");
     let dir = place.path().join("new");

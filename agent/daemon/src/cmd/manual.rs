@@ -1,6 +1,5 @@
 //! Completions, manual pages, version.
 
-use std::io::Write;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -11,7 +10,7 @@ use crate::failure::Failure;
 pub fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut crate::command_line(), "thinlane-agent", &mut script);
-    std::io::stdout().write_all(&script).context("cannot print")?;
+    print!("{}", String::from_utf8_lossy(&script));
     Ok(())
 }
 
