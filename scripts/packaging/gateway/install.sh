@@ -199,6 +199,8 @@ look() {
 
 # ---- what would be done ---------------------------------------------------------------------------------------------
 
+megabytes() { [ -n "$1" ] && echo $(($1 / 1024)) || echo '?'; }
+
 plan() {
     look_around
     off=''
@@ -207,7 +209,7 @@ plan() {
     say "  system      $system, kernel $kernel, $machine, $libc"
     say "  starts by   $init; packages: $packager"
     say "  kernel      nf_tables $nftables, tun $tun, conntrack $conntrack, WireGuard $wireguard$([ "$wireguard" = yes ] || echo ' (the agent brings its own)')"
-    say "  room        ${flash_kb:-?} KB in ${prefix:-nowhere}, ${ram_kb:-?} KB of memory free"
+    say "  room        $(megabytes "$flash_kb") MB in ${prefix:-nowhere}, $(megabytes "$ram_kb") MB of memory free"
     say "  network     default route: $route; interfaces: $(interfaces)"
     [ -z "$lan" ] || say "  LAN         $lan"
     [ -z "$off" ] || say "  clock       $off s away from the laptop's"

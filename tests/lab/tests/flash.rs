@@ -296,7 +296,7 @@ fn what_is_wrong_is_said_in_red(lab: &Lab) -> Result<()> {
     std::fs::write(&wrong, "aaaa-bbbb-cccc\n")?;
     let refused = with("--code-file", &wrong.to_string_lossy());
     red(&refused, 3, "the controller refused the code")?;
-    place.flash(&refused)?.exits(3)?.says("To take program and firewall zone away: ")?.says(" --uninstall\n")?;
+    place.flash(&refused)?.exits(3)?.says("To take program and firewall zone away:\n")?.says(" --uninstall\n")?;
     let page = place.flash(&["--code-file", &wrong.to_string_lossy()])?.exits(2)?;
     ensure!(page.stderr.contains("which controller?") && !page.stdout.contains("[1/"), "{page:?}");
     // An artefact that was changed on the laptop never reaches the gateway.
