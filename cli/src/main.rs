@@ -30,6 +30,10 @@ use crate::failure::Failure;
 use crate::out::Out;
 
 fn main() -> ExitCode {
+    system::process::with_room(start)
+}
+
+fn start() -> ExitCode {
     std::panic::set_hook(Box::new(tell_panic));
     let cli = match args::from_environment_too(std::env::args_os()) {
         Ok(cli) => cli,

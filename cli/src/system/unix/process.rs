@@ -4,11 +4,16 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::ExitStatus;
+use std::process::{ExitCode, ExitStatus};
 
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
+
+/// Does a program's whole work, with room enough on the stack: the first thread has it.
+pub fn with_room(work: fn() -> ExitCode) -> ExitCode {
+    work()
+}
 
 /// Whether a file is a program.
 pub fn runs(path: &Path) -> bool {

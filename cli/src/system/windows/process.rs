@@ -3,13 +3,23 @@
 use std::io;
 use std::os::windows::process::ExitStatusExt;
 use std::path::Path;
-use std::process::ExitStatus;
+use std::process::{ExitCode, ExitStatus};
 
 use tokio::process::{Child, Command};
 use win32job::Job;
 
 /// `STATUS_CONTROL_C_EXIT`
 const CONTROL_C: u32 = 0xc000_013a;
+
+/// What other systems give a program's first thread, in bytes; here it has one megabyte.
+const ROOM: usize = 8 << 20;
+
+/// Does a program's whole work, with room enough on the stack.
+pub fn with_room(work: fn() -> ExitCode) -> ExitCode {
+    let worker = std::thread::Builder::new().name("main".to_owned()).stack_size(ROOM).spawn(work);
+    // Told where it panicked; 101 is what Rust's programs end with then.
+    worker.map_or_else(|_| work(), |worker| worker.join().unwrap_or(ExitCode::from(101)))
+}
 
 /// Whether a file is a program; its `.exe` need not be said.
 pub fn runs(path: &Path) -> bool {

@@ -51,7 +51,7 @@ impl Keyboard {
         while !to.is_closed() {
             let bytes = match event::poll(LOOK).and_then(|ready| ready.then(event::read).transpose()) {
                 Ok(Some(Event::Key(key))) => bytes(key),
-                Ok(Some(Event::Paste(text))) => [b"\x1b[200~", text.as_bytes(), b"\x1b[201~"].concat(),
+                Ok(Some(Event::Paste(text))) => [&b"\x1b[200~"[..], text.as_bytes(), &b"\x1b[201~"[..]].concat(),
                 Ok(_) => continue,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(_) => return,
