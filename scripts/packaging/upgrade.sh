@@ -11,8 +11,7 @@ lanes_outlive_an_upgrade() {
     export THINLANE_LAB=tlpkg THINLANE_BIN=$work/bin THINLANE_ARTEFACTS=$out NO_COLOR=1
     mkdir -p "$work/bin"
     cp "$(made_here)"/* "$work/bin/"
-    (cd "$here" && nice -n 10 cargo build --quiet --locked -p thinlane-sim)
-    cp "${CARGO_TARGET_DIR:-$here/target}/debug/thinlane-sim" "$work/bin/"
+    simulator "$work/bin"
     trap 'place down deb; lab down' EXIT
     lab down || true
     lab up
@@ -47,6 +46,12 @@ lanes_outlive_an_upgrade() {
     left=$(gateway "getent passwd thinlane-agent; find /etc /usr /lib /var /run -xdev -name '*thinlane*' -newer /opt/ssh/host -not -path '/var/tmp/*'" || true)
     left+=$(ip netns exec tlpkg-deb nft list ruleset; ip -n tlpkg-deb -o link | grep -o 'tl[-0][^:@]*' || true)
     [ -z "$left" ] || { echo "left behind: $left"; return 1; }
+}
+
+# simulator DIR: the devices' program, which nobody ships
+simulator() {
+    (cd "$here" && nice -n 10 cargo build --quiet --locked -p thinlane-sim)
+    cp "${CARGO_TARGET_DIR:-$here/target}/debug/thinlane-sim" "$1/"
 }
 
 lab() { "$here/scripts/lab" "$@"; }

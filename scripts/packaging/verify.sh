@@ -2,15 +2,17 @@
 # shellcheck shell=bash disable=SC2154
 source "$parts/upgrade.sh"
 source "$parts/minimal.sh"
+source "$parts/emulated.sh"
 
 verify_all() {
-    need lintian:lintian systemd-analyze:systemd busybox:busybox-static bsdtar:libarchive-tools qemu-aarch64-static:qemu-user-static adduser:adduser
+    need lintian:lintian systemd-analyze:systemd busybox:busybox-static bsdtar:libarchive-tools adduser:adduser readelf:binutils
     local step code steps=(checksums_hold lintian_is_content units_are_sound debian_installs_and_purges a_minimal_debian_is_left_as_it_was
-        lanes_outlive_an_upgrade readers_agree_on_ipk sbom_is_whole programs_are_static arm_runs)
+        lanes_outlive_an_upgrade readers_agree_on_ipk sbom_is_whole programs_are_static other_machines_programs_run
+        an_emulated_controller_and_engineer_have_a_lane compiles_alike)
     [ -z "$only" ] || [[ " ${steps[*]} " == *" $only "* ]] || die "no step is called $only" "one of: ${steps[*]}"
     newer_packages
     for step in "${steps[@]}"; do
-        [ -z "$only" ] || [ "$only" = "$step" ] || continue
+        if [ -n "$only" ]; then [ "$only" = "$step" ]; else [ "$step" != compiles_alike ]; fi || continue
         # Not within an `if`: there the shell would go on after a check that failed.
         set +e
         (set -e; "$step") >"$work/$step.log" 2>&1
@@ -201,20 +203,20 @@ failing_with_backtraces() {
     [ "$code" -lt 100 ] && [ "$code" != 0 ] && grep -q "no-code" <<<"$said" || { echo "exit $code: $said"; return 1; }
 }
 
-arm_runs() {
+# Once more from the beginning, with the sources and what is made of them in other folders: the same program, to the byte. It
+# takes as long as the first time, and runs only when it is named.
+compiles_alike() {
     set -e
-    local file program
-    file=$(first "$out"/thinlane-agent-*-aarch64.tar.gz)
-    [ -e "$file" ] || { echo "note: no aarch64 was asked for"; return 0; }
-    mkdir -p "$work/arm"
-    tar -xzf "$file" -C "$work/arm"
-    program="qemu-aarch64-static $work/arm/thinlane-agent --dir $work/arm/state --run-dir $work/arm/run"
-    $program version | grep -q "^thinlane-agent [0-9]"
-    # An agent that was never enrolled says so, and names the next step: the whole program runs, not only its argument parser.
-    $program run 2>&1 | grep -q "not enrolled"
-    failing_with_backtraces qemu-aarch64-static "$work/arm/thinlane-agent"
-    $program man "$work/arm/man"
-    [ -s "$work/arm/man/thinlane-agent.8" ]
-    unshare --net $program check >"$work/arm/check" 2>&1 || grep -q . "$work/arm/check"
-    echo "note: $(head -n 1 "$work/arm/check")"
+    local there=$work/elsewhere target
+    target=$(triple "$(uname -m)")
+    [ -e "$work/made/$target" ] || { echo "this machine's agent must be among what is made, and not given"; return 1; }
+    mkdir -p "$there/and/deeper"
+    (cd "$here" && git ls-files -z --cached --others --exclude-standard | tar --null -T - -cf -) | tar -xf - -C "$there/and/deeper"
+    (
+        export CARGO_TARGET_DIR=$there/made
+        here=$there/and/deeper
+        cargo_dist "$target"
+    )
+    cmp "$there/made/$target/dist/thinlane-agent" "$work/made/$target/thinlane-agent"
+    echo "note: $(sha256sum <"$work/made/$target/thinlane-agent" | cut -c 1-16).. twice"
 }
