@@ -90,6 +90,15 @@ pub enum Path {
     Direct,
 }
 
+impl Path {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Path::Relay => "relay",
+            Path::Direct => "direct",
+        }
+    }
+}
+
 /// A `HOST:PORT` to dial: a name, an IPv4 address, or an IPv6 address in brackets.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {

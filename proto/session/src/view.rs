@@ -262,6 +262,9 @@ fn why(it: &Session, carried: Option<Path>, left_direct: bool) -> String {
     match (&it.direct, carried) {
         (None, _) => format!("site {} has no endpoint of its own", it.site_name),
         (Some(direct), None) => format!("{direct} is tried first"),
+        (Some(direct), Some(Path::Direct)) if left_direct => {
+            format!("the gateway answers again at {direct}, which had stopped answering")
+        }
         (Some(direct), Some(Path::Direct)) => format!("the gateway answered at {direct}"),
         (Some(direct), Some(Path::Relay)) if left_direct => {
             format!("the gateway's own address {direct} stopped answering")

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use thinlane_model::{Boot, Counters, EndReason, Grant, PublicKey, Secret, Span};
+use thinlane_model::{Boot, Counters, EndReason, Grant, Path, PublicKey, Secret, Span};
 use thinlane_wire::{SessionCounters, SignedGrant};
 
 use crate::effect::Step;
@@ -201,6 +201,7 @@ impl Lane {
             counters: self.counters(),
             handshake_age: self.handshake_age,
             endpoint: self.endpoint.clone(),
+            path: self.endpoint.as_ref().map(|seen| if self.is_relayed(seen) { Path::Relay } else { Path::Direct }),
             merged: self.merged,
         }
     }

@@ -84,9 +84,10 @@ impl Connection {
             for one in sessions {
                 let last_handshake_at = one.handshake_age.map(|age| now - age);
                 let path = step.world().session(&one.session).filter(|it| it.direct.is_some()).and_then(|_| {
-                    // What the relay did not carry came directly.
+                    // What the relay never carried came directly; which of two ways is in use now, the gateway sees.
                     let relayed = relay.stats(one.session).is_some_and(|stats| stats.last_handshake.is_some());
-                    last_handshake_at.map(|_| if relayed { Path::Relay } else { Path::Direct })
+                    let carried = if relayed { Path::Relay } else { Path::Direct };
+                    last_handshake_at.map(|_| one.path.unwrap_or(carried))
                 });
                 // A gateway behind the relay sees the relay.
                 let endpoint =

@@ -322,6 +322,11 @@ fn an_asset_of_a_site_with_an_endpoint_is_reached_directly() {
     lab.world.observe(&site, id, seen(Path::Relay));
     let relayed = (Path::Relay, "the gateway's own address gw.example:51820 stopped answering".to_owned());
     assert_eq!(shown(&lab), relayed);
+    lab.world.observe(&site, id, seen(Path::Direct));
+    let back = "the gateway answers again at gw.example:51820, which had stopped answering";
+    assert_eq!(shown(&lab), (Path::Direct, back.to_owned()));
+    lab.world.observe(&site, id, seen(Path::Relay));
+    assert_eq!(shown(&lab), relayed);
     lab.take(person("otto"), Command::Kill { session: id, reason: "enough".to_owned() });
     lab.wait(secs(7200));
     assert_eq!(lab.session(id).state, SessionState::Ended);

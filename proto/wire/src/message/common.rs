@@ -1,6 +1,6 @@
 //! What both directions use.
 
-use thinlane_model::{Counters, SessionId, Span};
+use thinlane_model::{Counters, Path, SessionId, Span};
 
 use super::MessageError;
 use crate::pb;
@@ -17,6 +17,8 @@ pub struct SessionCounters {
     pub handshake_age: Option<Span>,
     /// Where the engineer's datagrams come from, as the gateway sees it.
     pub endpoint: Option<String>,
+    /// Which way they come; `None`: not known, or the gateway is of a version that does not say.
+    pub path: Option<Path>,
     /// Counted by a kernel that merges segments.
     pub merged: bool,
 }
@@ -24,7 +26,8 @@ pub struct SessionCounters {
 impl SessionCounters {
     /// A session that carried nothing.
     pub fn none(session: SessionId) -> Self {
-        Self { session, counters: Counters::default(), handshake_age: None, endpoint: None, merged: false }
+        let counters = Counters::default();
+        Self { session, counters, handshake_age: None, endpoint: None, path: None, merged: false }
     }
 
     pub(crate) fn to_pb(&self) -> pb::SessionCounters {
@@ -39,6 +42,7 @@ impl SessionCounters {
             handshake_age_ms: self.handshake_age.map_or(0, |age| age.as_millis().saturating_add(1)),
             endpoint: self.endpoint.clone().unwrap_or_default(),
             merged: self.merged,
+            path: self.path.map(|path| path.as_str().to_owned()).unwrap_or_default(),
         }
     }
 
@@ -55,6 +59,8 @@ impl SessionCounters {
             },
             handshake_age: from.handshake_age_ms.checked_sub(1).map(Span::from_millis),
             endpoint: Some(text(&from.endpoint)).filter(|at| !at.is_empty()),
+            // What a newer gateway may say besides is as good as nothing.
+            path: [Path::Relay, Path::Direct].into_iter().find(|path| path.as_str() == from.path),
             merged: from.merged,
         })
     }

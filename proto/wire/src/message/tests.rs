@@ -1,6 +1,6 @@
 //! What is expected of `message`, as tests.
 
-use thinlane_model::{Boot, BootId, Counters, EndReason, PublicKey, RefuseReason, SessionId, Span, Wall};
+use thinlane_model::{Boot, BootId, Counters, EndReason, Path, PublicKey, RefuseReason, SessionId, Span, Wall};
 
 use super::*;
 use crate::{FrameDecoder, pb};
@@ -23,6 +23,7 @@ fn from_agent() -> Vec<FromAgent> {
         },
         handshake_age: Some(Span::ZERO),
         endpoint: Some("192.0.2.1:5".into()),
+        path: Some(Path::Direct),
         merged: true,
     };
     let flow = DeniedFlow {
