@@ -32,7 +32,7 @@ pub enum Job {
     Offload,
     /// Remove chains that waited for the kernel.
     Sweep,
-    /// A name was resolved: where a lane's peer is to be looked for.
+    /// A relay's name was resolved: where a lane's peer is to be looked for.
     Endpoint(SessionId, SocketAddr),
     /// New keys for every lane, now.
     Handshake,
@@ -179,8 +179,8 @@ impl Bench {
             Step::Keys { session, preshared } => kernel.make_keys(session, preshared.as_ref()).map(Done::Public),
             Step::OpenDevice { grant, endpoint, initiate } => {
                 let direct = endpoint.and_then(|endpoint| endpoint.parse().ok());
-                let endpoint = direct.or_else(|| grant.relay.as_ref().and_then(|relay| self.lookup(relay)));
-                self.kernel.open_device(&grant, endpoint, initiate).map(plain)
+                let relay = grant.relay.as_ref().and_then(|relay| self.lookup(relay));
+                self.kernel.open_device(&grant, direct.or(relay), relay, initiate).map(plain)
             }
             Step::AddRoute { grant } => kernel.add_route(&grant).map(plain),
             Step::OpenLane { grant } => kernel.open_lane(&grant).map(plain),

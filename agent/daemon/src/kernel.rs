@@ -220,8 +220,15 @@ impl Kernel {
         self.vault.make(session, preshared)
     }
 
-    /// Lets a lane's peer in; the device itself judges every packet by tuple and deadline.
-    pub fn open_device(&mut self, grant: &Grant, endpoint: Option<SocketAddr>, initiate: bool) -> anyhow::Result<()> {
+    /// Lets a lane's peer in, who is first looked for at `endpoint`, and at `relay` when not heard any more; the device
+    /// itself judges every packet by tuple and deadline.
+    pub fn open_device(
+        &mut self,
+        grant: &Grant,
+        endpoint: Option<SocketAddr>,
+        relay: Option<SocketAddr>,
+        initiate: bool,
+    ) -> anyhow::Result<()> {
         let keys = self.vault.keys(grant.session).context("the lane's keys are gone")?;
         let spec = LaneSpec {
             session: grant.session,
@@ -229,6 +236,7 @@ impl Kernel {
             peer: grant.engineer_key,
             preshared: keys.preshared,
             endpoint,
+            fallback: relay,
             keepalive: grant.relay.is_some().then_some(KEEPALIVE),
             initiate,
             role: LaneRole::Gateway { tuple: grant.tuple, deadline: grant.deadline },
@@ -271,7 +279,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Where the peer is to be looked for.
+    /// Where the relay is: the peer is looked for there unless it was heard elsewhere.
     pub fn set_endpoint(&mut self, session: SessionId, endpoint: SocketAddr) -> anyhow::Result<()> {
         Ok(self.device()?.set_endpoint(session, endpoint)?)
     }

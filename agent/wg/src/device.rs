@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use thinlane_model::{Boot, Counters, PublicKey, Secret, SessionId, Tuple, Wall};
+use thinlane_model::{Boot, Counters, PublicKey, Secret, SessionId, Span, Tuple, Wall};
 
 use crate::link::LinkError;
 use crate::offload::Offload;
@@ -43,7 +43,11 @@ pub trait Device: Send {
     /// `report` of every lane, by session.
     fn reports(&mut self) -> Vec<LaneReport>;
 
-    /// Sends from now on to `endpoint`, until the peer is heard from elsewhere; a waiting handshake leaves at once.
+    /// Another way to the peer; a waiting handshake leaves at once.
+    ///
+    /// At the engineer's end it is tried because the one before led nowhere: the lane stays there, whatever still comes
+    /// from elsewhere, until the ends have shaken hands, here or there. At a gateway of the userspace
+    /// backend it is the lane's fallback from now on, where it sends unless the peer was heard elsewhere.
     fn set_endpoint(&mut self, session: SessionId, endpoint: SocketAddr) -> Result<(), DeviceError>;
 
     /// Handshakes again at once in every lane that has an endpoint, and every 5 s until it succeeds: whoever forgot
@@ -106,6 +110,9 @@ pub struct LaneSpec {
     pub preshared: Option<Secret>,
     /// Where to send first; `None`: the peer is awaited, or `set_endpoint` follows.
     pub endpoint: Option<SocketAddr>,
+    /// Where the peer is looked for as well when it is not heard any more where it was: the relay, at a gateway that has
+    /// an endpoint of its own, too. The kernel backend sends to one place only and leaves it out.
+    pub fallback: Option<SocketAddr>,
     /// Seconds of silence after which an empty packet keeps the path open.
     pub keepalive: Option<u16>,
     /// Handshake at once, and again every 5 s until it succeeds, for as long as the lane lives.
@@ -150,6 +157,10 @@ pub struct LaneReport {
     /// Bytes of WireGuard datagrams, without UDP and IP headers.
     pub rx_bytes: u64,
     pub tx_bytes: u64,
+    /// For how long this end's handshake messages have come to nothing, from the first of them to the latest; zero
+    /// where one was sent, or none. The peer may be heard all the while: then it does not hear us. Known of the
+    /// userspace backend alone.
+    pub in_vain: Span,
     /// Denied flows since the last report, and how many packets no longer fitted into the list.
     pub denied: Vec<DeniedFlow>,
     pub denied_unlisted: u64,

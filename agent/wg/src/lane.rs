@@ -85,6 +85,9 @@ pub(crate) struct Lane {
     handshake_messages: ByOrigin,
     guard: Guard,
     endpoint: Option<SocketAddr>,
+    fallback: Option<SocketAddr>,
+    /// Another way is being tried: only a handshake shows where the peer is.
+    trying: bool,
     timing: Timing,
     /// Our index in the last response that was sent and not yet confirmed by data.
     unconfirmed: Option<u32>,
@@ -108,6 +111,10 @@ impl Lane {
         let public = public_of(&spec.private)?;
         let own = x25519::PublicKey::from(*public.as_bytes());
         let limiter = Arc::new(RateLimiter::new(&own, HANDSHAKES_PER_SECOND));
+        let mut timing = Timing::new(spec.initiate, spec.keepalive, now.mono);
+        if spec.fallback.is_some() {
+            timing.watch(now.mono);
+        }
         let tunn = Tunn::new(
             x25519::StaticSecret::from(*spec.private.expose()),
             x25519::PublicKey::from(*spec.peer.as_bytes()),
@@ -126,7 +133,9 @@ impl Lane {
             handshake_messages: ByOrigin::new(HANDSHAKE_MESSAGES, HANDSHAKE_MESSAGES),
             guard: Guard::new(spec.role),
             endpoint: spec.endpoint,
-            timing: Timing::new(spec.initiate, spec.keepalive, now.mono),
+            fallback: spec.fallback,
+            trying: false,
+            timing,
             unconfirmed: None,
             recent: Recent::default(),
             mss: mtu.saturating_sub(40),
@@ -215,8 +224,18 @@ impl Lane {
     }
 
     pub(crate) fn set_endpoint(&mut self, endpoint: SocketAddr, step: &mut Step<'_>) {
-        self.endpoint = Some(endpoint);
-        self.timing.forget_attempt();
+        if self.guard.is_engineers() {
+            self.endpoint = Some(endpoint);
+            self.trying = true;
+            self.timing.renew(step.now.mono);
+        } else {
+            if self.endpoint.is_none() || self.endpoint == self.fallback {
+                self.endpoint = Some(endpoint);
+            }
+            self.fallback = Some(endpoint);
+            self.timing.watch(step.now.mono);
+            self.timing.forget_attempt();
+        }
         self.on_time(step);
     }
 
@@ -290,6 +309,7 @@ impl Lane {
             endpoint: self.endpoint,
             rx_bytes: self.rx_bytes,
             tx_bytes: self.tx_bytes,
+            in_vain: self.timing.in_vain(),
             denied,
             denied_unlisted,
         }
@@ -314,39 +334,45 @@ impl Lane {
             (kind::INITIATION, kind::RESPONSE) => {
                 self.unconfirmed = word(&step.room[..length], 4);
                 self.heard(datagram, from, false, step);
-                self.transmit(length, false, step);
+                self.transmit(from, length, false, step);
             }
             _ => {
+                self.trying = false;
                 self.heard(datagram, from, false, step);
-                self.transmit(length, false, step);
+                self.transmit(from, length, false, step);
                 self.established(true, step);
             }
         }
     }
 
-    /// Sends the message of `length` bytes that stands in the room.
-    fn transmit(&mut self, length: usize, data: bool, step: &mut Step<'_>) {
+    /// Sends the message of `length` bytes that stands in the room, an answer to what came from there.
+    fn transmit(&mut self, to: SocketAddr, length: usize, data: bool, step: &mut Step<'_>) {
         let Some(space) = step.out.space().get_mut(..length) else { return };
         space.copy_from_slice(&step.room[..length]);
-        self.send(length, data, step);
+        self.send_to(Some(to), length, data, step);
     }
 
     /// Takes an authentic data message, whose packet of `length` bytes stands in the room.
     fn decrypted(&mut self, datagram: &[u8], from: SocketAddr, length: usize, step: &mut Step<'_>) {
+        // Data under a key that we answered for shows that the peer has it, too.
+        let confirmed = self.unconfirmed.is_some() && word(datagram, 4) == self.unconfirmed;
+        self.trying &= !confirmed;
         self.heard(datagram, from, length > 0, step);
         if length > 0 {
             self.arrived(length, step);
         }
-        // Data under a key that we answered for shows that the peer has it, too.
-        if self.unconfirmed.is_some() && word(datagram, 4) == self.unconfirmed {
+        if confirmed {
             self.established(false, step);
         }
     }
 
-    /// An authentic message came in: its source is where the peer is.
+    /// An authentic message came in: its source is where the peer is. While another way is tried, it only shows that
+    /// the peer can be heard there, not that it hears.
     fn heard(&mut self, datagram: &[u8], from: SocketAddr, data: bool, step: &mut Step<'_>) {
         self.rx_bytes += datagram.len() as u64;
-        self.endpoint = Some(from);
+        if !self.trying {
+            self.endpoint = Some(from);
+        }
         self.timing.heard(data, step.now.mono);
     }
 
@@ -420,11 +446,16 @@ impl Lane {
 
     /// Sends the message of `length` bytes that stands in the space.
     fn send(&mut self, length: usize, data: bool, step: &mut Step<'_>) {
+        self.send_to(self.endpoint, length, data, step);
+    }
+
+    fn send_to(&mut self, to: Option<SocketAddr>, length: usize, data: bool, step: &mut Step<'_>) {
         let kind = step.out.space().first().copied().unwrap_or(0);
         self.timing.sent(kind, data, step.now.mono);
-        if let Some(endpoint) = self.endpoint {
+        let elsewhere = self.fallback.filter(|_| kind == kind::INITIATION && self.timing.strays());
+        if let Some(to) = elsewhere.or(to) {
             self.tx_bytes += length as u64;
-            step.out.send(endpoint, length);
+            step.out.send(to, length);
         }
     }
 

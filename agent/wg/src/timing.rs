@@ -25,6 +25,10 @@ const KEY_LIFE: Span = Span::from_secs(180);
 const WIPE: Span = Span::from_secs(541);
 /// Unanswered data stops asking for handshakes this long after the last of it (REKEY_ATTEMPT_TIME).
 const PATIENCE: Span = Span::from_secs(90);
+/// A peer that keeps its path open (every 25 s) and was silent for so long is looked for.
+const SILENCE: Span = Span::from_secs(35);
+/// Handshake messages further apart than this are not the repetitions of one attempt.
+const APART: Span = Span::from_secs(15);
 /// While packets cross, `Tunn`'s own timers are looked at this often.
 const LOOK: Span = Span::from_secs(1);
 
@@ -49,6 +53,10 @@ pub(crate) struct Timing {
     unacknowledged: Option<Boot>,
     /// Something crossed since the last look.
     look: Option<Boot>,
+    /// The peer was heard last, where its silence means something.
+    heard: Option<Boot>,
+    /// The first and the latest handshake message of ours since the last success.
+    shaking: Option<(Boot, Boot)>,
 }
 
 impl Timing {
@@ -67,7 +75,14 @@ impl Timing {
             unanswered: None,
             unacknowledged: None,
             look: None,
+            heard: None,
+            shaking: None,
         }
+    }
+
+    /// The peer's silence is to be noticed from now on: it can be looked for elsewhere.
+    pub(crate) fn watch(&mut self, now: Boot) {
+        self.heard.get_or_insert(now);
     }
 
     pub(crate) fn is_stale(&self, now: Boot) -> bool {
@@ -83,6 +98,9 @@ impl Timing {
 
     pub(crate) fn heard(&mut self, data: bool, now: Boot) {
         self.unanswered = None;
+        if let Some(heard) = &mut self.heard {
+            *heard = now;
+        }
         if data {
             self.unacknowledged.get_or_insert(now);
             self.look.get_or_insert(now + LOOK);
@@ -90,6 +108,10 @@ impl Timing {
     }
 
     pub(crate) fn sent(&mut self, kind: u8, data: bool, now: Boot) {
+        if matches!(kind, kind::INITIATION | kind::RESPONSE) {
+            let first = self.shaking.filter(|(_, last)| last.until(now) < APART).map_or(now, |(first, _)| first);
+            self.shaking = Some((first, now));
+        }
         match kind {
             kind::INITIATION => {
                 self.attempt = Some(now);
@@ -111,6 +133,7 @@ impl Timing {
         self.attempt = None;
         self.tries = 0;
         self.renewal = None;
+        self.shaking = None;
         self.established = Some(now);
         self.initiator = initiator;
     }
@@ -132,6 +155,17 @@ impl Timing {
         self.attempt = None;
         self.established = None;
         self.unacknowledged = None;
+    }
+
+    /// For how long handshake messages of ours have come to nothing.
+    pub(crate) fn in_vain(&self) -> Span {
+        self.shaking.map_or(Span::ZERO, |(first, last)| first.until(last))
+    }
+
+    /// Whether the attempt that was just begun should look for the peer elsewhere: the first two had no answer, and from
+    /// then on one looks here, one there.
+    pub(crate) fn strays(&self) -> bool {
+        self.tries > SOON && self.tries % 2 == 1
     }
 
     pub(crate) fn wants_handshake(&self, now: Boot) -> bool {
@@ -180,7 +214,8 @@ impl Timing {
         let patient = self.last_data_sent.until(now) < PATIENCE;
         let unanswered = self.unanswered.filter(|_| patient).map(|at| at + RETRY);
         let renewal = self.renewal.filter(|at| held || at.until(now) < PATIENCE);
-        [fresh, unanswered, renewal].into_iter().flatten().min()
+        let silent = self.heard.filter(|_| self.established.is_some()).map(|at| at + SILENCE);
+        [fresh, unanswered, renewal, silent].into_iter().flatten().min()
     }
 
     fn keepalive_at(&self) -> Option<Boot> {
@@ -294,6 +329,45 @@ mod tests {
             timing.established(true, at(130));
             assert!(!timing.wants_handshake(at(131)));
         }
+    }
+
+    #[test]
+    fn a_silent_peer_is_looked_for_after_more_than_one_of_its_keepalives_here_and_elsewhere() {
+        let mut timing = Timing::new(false, Some(25), START);
+        timing.watch(START);
+        timing.established(false, START);
+        timing.heard(false, at(25));
+        assert!(!timing.wants_handshake(at(59)) && timing.wants_handshake(at(60)));
+        let mut attempts = Vec::new();
+        let mut now = at(60);
+        while now < at(80) {
+            timing.ticked(now);
+            if timing.wants_handshake(now) {
+                timing.sent(kind::INITIATION, false, now);
+                attempts.push((at(60).until(now).as_millis(), timing.strays()));
+            }
+            now = timing.due(now, true).expect("something to wait for");
+        }
+        let wanted = [(0, false), (1100, false), (2200, true), (7200, false), (12_200, true), (17_200, false)];
+        assert_eq!(attempts, wanted);
+        timing.heard(false, at(80));
+        assert!(!timing.wants_handshake(at(86)), "it is heard again");
+    }
+
+    #[test]
+    fn repeated_handshake_messages_are_in_vain_until_one_succeeds() {
+        let mut timing = Timing::new(true, None, START);
+        timing.sent(kind::INITIATION, false, at(0));
+        assert_eq!(timing.in_vain(), Span::ZERO);
+        timing.sent(kind::RESPONSE, false, at(5));
+        timing.heard(true, at(6));
+        assert_eq!(timing.in_vain(), Span::from_secs(5), "whatever is heard meanwhile");
+        timing.established(false, at(7));
+        assert_eq!(timing.in_vain(), Span::ZERO);
+        // One that was lost, and one for the next key.
+        timing.sent(kind::RESPONSE, false, at(8));
+        timing.sent(kind::RESPONSE, false, at(128));
+        assert_eq!(timing.in_vain(), Span::ZERO);
     }
 
     #[test]

@@ -18,6 +18,8 @@ const REKEY: Duration = Duration::from_secs(120);
 const REKEY_LATE: Duration = Duration::from_secs(165);
 /// A key is not used for longer (REJECT_AFTER_TIME).
 const KEY_LIFE: Duration = Duration::from_secs(180);
+/// Handshake messages further apart than this are not the repetitions of one attempt.
+const APART: Duration = Duration::from_secs(15);
 /// `Tunn`'s own timers are looked at this often while packets cross ...
 const BUSY: Duration = Duration::from_millis(250);
 /// ... and this often otherwise.
@@ -36,6 +38,8 @@ pub struct Timing {
     sent: Instant,
     /// Of data and handshakes that are not answered.
     doubt: Doubt,
+    /// The latest handshake message since the last success, and whether it was not the first.
+    shaking: Option<(Instant, bool)>,
     /// The first data that was heard since something was sent.
     unacknowledged: Option<Instant>,
     /// The next handshake is due at once.
@@ -54,6 +58,7 @@ impl Timing {
             initiator: false,
             sent: now,
             doubt: Doubt::default(),
+            shaking: None,
             unacknowledged: None,
             hurried: false,
             busy_until: now,
@@ -79,7 +84,26 @@ impl Timing {
     pub fn began(&mut self, now: Instant) {
         self.attempt = Some(now);
         self.hurried = false;
+        self.shake(now);
         self.doubt.asked(boot(now));
+    }
+
+    /// A handshake that the peer began was answered.
+    pub fn answered(&mut self, now: Instant) {
+        self.shake(now);
+        if self.is_in_vain() {
+            self.doubt.asked(boot(now));
+        }
+    }
+
+    fn shake(&mut self, now: Instant) {
+        let again = self.shaking.is_some_and(|(latest, _)| now < latest + APART);
+        self.shaking = Some((now, again));
+    }
+
+    /// Handshakes come to nothing: whatever is heard of the peer, it does not hear us.
+    fn is_in_vain(&self) -> bool {
+        self.shaking.is_some_and(|(_, again)| again)
     }
 
     /// A message under a key was sent.
@@ -94,7 +118,9 @@ impl Timing {
 
     /// An authentic message came in.
     pub fn heard(&mut self, data: bool, now: Instant) {
-        self.doubt.heard();
+        if !self.is_in_vain() {
+            self.doubt.heard();
+        }
         if data {
             self.unacknowledged.get_or_insert(now);
             self.busy_until = now + IDLE;
@@ -104,6 +130,8 @@ impl Timing {
     /// A handshake was completed.
     pub fn established(&mut self, initiator: bool, now: Instant) {
         self.attempt = None;
+        self.shaking = None;
+        self.doubt.heard();
         self.established = Some(now);
         self.initiator = initiator;
     }
@@ -244,6 +272,26 @@ mod tests {
         assert!(!timing.wants_handshake(at(14)) && timing.wants_handshake(at(15)));
         timing.heard(false, at(14));
         assert!(!timing.wants_handshake(at(15)));
+    }
+
+    #[test]
+    fn a_peer_that_is_heard_and_does_not_hear_is_doubted_and_one_lost_message_is_nothing() {
+        let mut timing = Timing::new(25, at(0));
+        timing.established(true, at(0));
+        // The peer's own attempts, and data of its, come in; what answers them does not arrive.
+        for secs in [5, 10, 15] {
+            timing.heard(false, at(secs));
+            timing.answered(at(secs));
+            timing.heard(true, at(secs + 1));
+            assert!(!timing.doubts(at(secs + 1)));
+        }
+        assert!(!timing.doubts(at(20)) && timing.doubts(at(21)));
+        timing.established(false, at(22));
+        timing.heard(false, at(30));
+        timing.answered(at(30));
+        timing.sent(true, at(31));
+        timing.heard(true, at(32));
+        assert!(!timing.doubts(at(60)), "a key that nobody uses yet");
     }
 
     #[test]

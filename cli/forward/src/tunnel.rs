@@ -177,6 +177,7 @@ impl Tunnel {
                     (kind::INITIATION, Some(kind::RESPONSE)) => {
                         send(reply);
                         self.timing.heard(false, now);
+                        self.timing.answered(now);
                         self.unconfirmed = index;
                     }
                     (kind::RESPONSE, Some(kind::DATA)) => {

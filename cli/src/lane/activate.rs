@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::forward::Hints;
 use super::state::alias;
-use super::ways::{Turn, Way, Ways};
+use super::ways::{Outside, Turn, Way, Ways};
 use crate::api::Client;
 use crate::api::paths::verb;
 use crate::failure::{Exit, Failure, Result};
@@ -149,7 +149,13 @@ impl Lane {
     pub fn watch_way(&mut self, now: Boot) -> Option<Turn> {
         let End::Interface { device, ways, .. } = &mut self.end else { return None };
         let report = device.report(self.session)?;
-        let turn = ways.look(now, report.rx_bytes, report.tx_bytes)?;
+        let seen = Outside {
+            received: report.rx_bytes,
+            sent: report.tx_bytes,
+            from: report.endpoint,
+            in_vain: report.in_vain,
+        };
+        let turn = ways.look(now, seen)?;
         if let Turn::Try { way, .. } = &turn
             && let Err(error) = device.set_endpoint(self.session, way.address)
         {
@@ -217,6 +223,7 @@ pub async fn bring_up(armed: &Armed, asset: &AssetName, iface: Option<&str>) -> 
             peer: told.gateway_key,
             preshared: Some(armed.keys.preshared.clone()),
             endpoint: Some(endpoint),
+            fallback: None,
             keepalive: Some(told.keepalive),
             initiate: true,
             role: LaneRole::Engineer { address: told.address, allowed: told.asset_address },

@@ -270,6 +270,7 @@ fn open(private: Secret, peer: PublicKey, preshared: Secret, deadline: Boot) -> 
             peer,
             preshared: Some(preshared),
             endpoint: None,
+            fallback: None,
             keepalive: None,
             initiate: false,
             role: LaneRole::Gateway { tuple, deadline },

@@ -29,8 +29,10 @@ fn enrol(lab: &Lab) -> Result<Background> {
     let code = lab.root().join("west.code").display().to_string();
     lab.thinlane("ada", &["site", "add", "west", "--endpoint", ENDPOINT]).run()?.good()?;
     lab.thinlane("ada", &["site", "token", "west", "--out", &code]).run()?.good()?;
-    let asset = ["asset", "add", "west-plc1", "--site", "west", "--address", "192.168.1.10", "--type", "plc"];
-    lab.thinlane("ada", &asset).run()?.good()?;
+    for (asset, address) in [("west-plc1", "192.168.1.10"), ("west-plc2", "192.168.1.11")] {
+        let words = ["asset", "add", asset, "--site", "west", "--address", address, "--type", "plc"];
+        lab.thinlane("ada", &words).run()?.good()?;
+    }
     lab.agent_process("south", "stop")?;
     let fingerprint = std::fs::read_to_string(lab.root().join("fingerprint"))?;
     let enrol =
@@ -69,6 +71,90 @@ fn transfer(lab: &Lab, lane: &Lane<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Nothing reaches a UDP port any more, while what comes from there still passes.
+fn swallow(lab: &Lab, address: &str, port: u16) -> Result<()> {
+    let chain = "type filter hook forward priority filter; policy accept;";
+    let table = format!("table ip hole {{ chain pass {{ {chain} ip daddr {address} udp dport {port} drop; }}; }}");
+    lab.on("net", &["nft", &table]).run()?.good().map(|_| ())
+}
+
+/// A lane that asks twenty times a second, in the foreground, so that what it says can be read in the end.
+struct Asking {
+    held: Background,
+    session: String,
+    device: &'static str,
+}
+
+impl Asking {
+    fn begin(lab: &Lab, asset: &str, device: &'static str, words: &[&str]) -> Result<Self> {
+        let request = lab.approved(asset, "echo-udp", "5m")?;
+        let echo = "exec thinlane-sim echo udp $THINLANE_ASSET_ADDRESS:$THINLANE_ASSET_PORT --every 50ms --for 4m --patience 4m";
+        let words = [&["connect", &request], words, &["--", "sh", "-c", echo]].concat();
+        let held = Background::start(lab.thinlane("erik", &words))?;
+        let begun = now_ms();
+        wait_until(30_000, "the lane is asked through", || Ok(!lab.device(device).payloads_since(begun)?.is_empty()))?;
+        let shown = lab.json("olga", &["request", "show", &request])?;
+        let session = shown["session"].as_str().context("a session")?.to_owned();
+        Ok(Self { held, session, device })
+    }
+
+    /// Waits until its bytes flow again, and until it is told that they take this way; says how long that took.
+    fn flows(&self, lab: &Lab, since: f64, path: &str, why: &str) -> Result<()> {
+        let device = lab.device(self.device);
+        // What was under way at that moment may still arrive.
+        let again = || Ok(device.payloads_since(since + 2000.0)?.first().map(|first| first.at_ms));
+        wait_until(60_000, "bytes flow again", || again().map(|at: Option<f64>| at.is_some()))?;
+        let gap = again()?.unwrap_or(since) - since;
+        let mut shown = Value::Null;
+        let told = wait_until(8_000, "the way is told", || {
+            shown = lab.session(&self.session)?;
+            Ok(shown["path"] == path && shown["path_reason"].as_str().is_some_and(|said| said.contains(why)))
+        });
+        told.with_context(|| shown.to_string())?;
+        println!("{} after {:.1} s: {path}, {}", self.device, gap / 1000.0, shown["path_reason"]);
+        // Eleven seconds of doubt, six before them where the gateway is heard all the while; the rest is a busy machine's.
+        ensure!(gap < 30_000.0, "it took {gap:.0} ms");
+        Ok(())
+    }
+
+    fn end(self) -> Result<thinlane_lab::Output> {
+        self.held.signal("INT")?;
+        self.held.finish(15_000)?.exits(130)
+    }
+}
+
+fn running_lanes_change_their_way(lab: &Lab) -> Result<()> {
+    let told = Asking::begin(lab, "west-plc1", "south-1", &["--json"])?;
+    let read = Asking::begin(lab, "west-plc2", "south-2", &[])?;
+    for lane in [&told, &read] {
+        lane.flows(lab, now_ms() - 2000.0, "direct", "the gateway answered at")?;
+    }
+    // The way there dies, the way back does not; and the carrier has long forgotten that the gateway was at the relay.
+    lab.on("carrier", &["conntrack", "-D", "-p", "udp", "--orig-dst", "198.51.100.2"]).run()?;
+    swallow(lab, "203.0.113.20", 51820)?;
+    let died = now_ms();
+    for lane in [&told, &read] {
+        lane.flows(lab, died, "relay", &format!("the gateway's own address {ENDPOINT} stopped answering"))?;
+    }
+    // Then the relay's does, and the gateway answers again where it did at first.
+    lab.on("net", &["nft", "delete", "table", "ip", "hole"]).run()?.good()?;
+    swallow(lab, "198.51.100.2", 7443)?;
+    let died = now_ms();
+    for lane in [&told, &read] {
+        lane.flows(lab, died, "direct", "answers again")?;
+    }
+    lab.on("net", &["nft", "delete", "table", "ip", "hole"]).run()?.good()?;
+    let events = told.end()?.lines_json();
+    let moved: Vec<&str> =
+        events.iter().filter(|line| line["event"] == "moved").filter_map(|line| line["path"].as_str()).collect();
+    ensure!(moved == ["relay", "direct"], "each change is told once, not {moved:?}");
+    let said = read.end()?.stderr;
+    for sentence in ["stopped answering; going through the relay", "the relay stopped answering; trying"] {
+        ensure!(said.matches(sentence).count() == 1, "once, {sentence:?}: {said}");
+    }
+    Ok(())
+}
+
 fn own_endpoint_first(lab: &Lab) -> Result<()> {
     let pass = "table ip inward { chain in { type nat hook prerouting priority dstnat; iifname wan udp dport 51820 dnat to 100.64.2.2:51820; }; }";
     lab.on("carrier", &["nft", pass]).run()?.good()?;
@@ -76,6 +162,7 @@ fn own_endpoint_first(lab: &Lab) -> Result<()> {
     let agent = enrol(lab)?;
     let outcome = with_west(lab, agent);
     lab.on("carrier", &["nft", "delete", "table", "ip", "inward"]).run()?;
+    lab.on("net", &["nft", "delete", "table", "ip", "hole"]).run()?;
     for host in ["carrier", "south"] {
         let device = if host == "carrier" { "south" } else { "wwan0" };
         lab.on(host, &["ip", "link", "set", device, "mtu", "1500"]).run()?;
@@ -97,7 +184,7 @@ fn with_west(lab: &Lab, agent: Background) -> Result<()> {
     transfer(lab, &direct).context("over a link of 1 280 bytes")?;
 
     // A gateway that starts again goes on where the engineer was, not at the relay.
-    let echo = direct.patient_echo("tcp", "50ms", "12s")?;
+    let echo = direct.patient_echo("tcp", "50ms", "8s")?;
     sleep(Duration::from_secs(1));
     agent.signal("TERM")?;
     agent.finish(10_000)?;
@@ -110,6 +197,8 @@ fn with_west(lab: &Lab, agent: Background) -> Result<()> {
     let ended = lab.session(&direct.session)?;
     ensure!(ended["path"] == "direct", "the way is kept: {ended}");
     drop(direct);
+
+    running_lanes_change_their_way(lab)?;
 
     // Nobody answers there any more.
     lab.on("carrier", &["nft", "delete", "table", "ip", "inward"]).run()?.good()?;

@@ -274,6 +274,7 @@ impl Session {
             peer: gateway,
             preshared: Some(self.preshared.clone()),
             endpoint: Some(SocketAddr::from((WAN, DIRECT))),
+            fallback: None,
             keepalive: Some(25),
             initiate: true,
             role: LaneRole::Engineer { address: self.engineer, allowed: OVERLAY },

@@ -429,6 +429,7 @@ impl Lane {
             endpoint: self.endpoint,
             rx_bytes: seen.rx.0 + seen.rx.1,
             tx_bytes: seen.tx.0 + seen.tx.1,
+            in_vain: Span::ZERO,
             denied: Vec::new(),
             denied_unlisted: 0,
         }

@@ -84,6 +84,7 @@ pub fn fuzz_device(bytes: &[u8], reach: Reach<'_>) {
         peer: public_of(&Secret::new(PEERS)).expect("a key"),
         preshared: None,
         endpoint: None,
+        fallback: None,
         keepalive: Some(25),
         initiate: true,
         role: LaneRole::Gateway { tuple, deadline: now.mono + Span::from_secs(1000) },

@@ -16,7 +16,7 @@ use crate::lane::Output;
 use crate::offload::parcel::Parcel;
 use crate::packet::{self, sample::udp};
 
-mod clock;
+pub(super) mod clock;
 mod talk;
 use talk::Talk;
 
@@ -164,6 +164,7 @@ impl World {
                 peer: theirs.1,
                 preshared: Some(preshared_key().expect("randomness")),
                 endpoint: None,
+                fallback: None,
                 keepalive: Some(25),
                 initiate: false,
                 role: LaneRole::Gateway { tuple, deadline: now.mono + life + life },

@@ -10,6 +10,8 @@ use crate::device::{Event, LaneRole};
 use crate::key::{key_pair, preshared_key};
 use crate::packet::sample::{tcp, udp};
 
+mod ways;
+
 const ME: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 1);
 const ASSET: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 const PORT: u16 = 2404;
@@ -84,6 +86,15 @@ impl Ends {
     }
 
     fn of(protocol: Protocol, gateway_initiates: bool) -> Self {
+        Self::between(protocol, gateway_initiates, None)
+    }
+
+    /// The gateway, which keeps its path open, may also be reached elsewhere.
+    fn with_fallback(fallback: Option<SocketAddr>) -> Self {
+        Self::between(Protocol::Udp, false, fallback)
+    }
+
+    fn between(protocol: Protocol, gateway_initiates: bool, fallback: Option<SocketAddr>) -> Self {
         let (mine, theirs) = (key_pair().expect("randomness"), key_pair().expect("randomness"));
         let preshared = preshared_key().expect("randomness");
         let now = now();
@@ -94,7 +105,8 @@ impl Ends {
             peer: theirs.1,
             preshared: Some(preshared),
             endpoint: gateway_initiates.then(|| place(1)),
-            keepalive: None,
+            fallback,
+            keepalive: fallback.map(|_| 25),
             initiate: gateway_initiates,
             role: LaneRole::Gateway { tuple, deadline: now.mono + Span::from_secs(600) },
         };
@@ -102,6 +114,7 @@ impl Ends {
             private: theirs.0,
             peer: mine.1,
             endpoint: Some(place(2)),
+            fallback: None,
             keepalive: Some(25),
             initiate: true,
             role: LaneRole::Engineer { address: ME, allowed: ASSET },
@@ -351,6 +364,7 @@ fn one_more(ends: &mut Ends, number: u8) {
         peer: theirs.1,
         preshared: None,
         endpoint: None,
+        fallback: None,
         keepalive: None,
         initiate: false,
         role: LaneRole::Gateway { tuple, deadline: ends.now.mono + Span::from_secs(600) },

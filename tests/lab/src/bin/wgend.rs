@@ -149,6 +149,7 @@ fn open_lanes(options: &Options, which: Range<u32>, device: &mut Userspace, link
             peer,
             preshared: preshared.clone(),
             endpoint: options.endpoint,
+            fallback: None,
             keepalive: options.keepalive,
             initiate: options.endpoint.is_some(),
             role,
