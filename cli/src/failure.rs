@@ -70,11 +70,13 @@ pub struct Failure {
     pub code: Option<ErrorCode>,
     /// Seconds after which trying again makes sense.
     pub retry_after: Option<u64>,
+    /// The request was sent and no answer came that can be read: what it asked for may have been done.
+    pub maybe_done: bool,
 }
 
 impl Failure {
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), next: None, code: None, retry_after: None }
+        Self { exit, message: message.into(), next: None, code: None, retry_after: None, maybe_done: false }
     }
 
     /// A failure that has no exit code of its own.
@@ -127,6 +129,7 @@ impl From<ErrorBody> for Failure {
             next,
             code: Some(detail.code),
             retry_after: detail.retry_after,
+            maybe_done: false,
         }
     }
 }

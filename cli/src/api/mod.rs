@@ -141,8 +141,10 @@ impl Client {
             return Err(refusal(status, &body));
         }
         let answer = serde_json::from_slice(&body).map_err(|error| {
-            Failure::failed(format!("the controller's answer cannot be read: {error}"))
-                .next("thinlane version; thinlane whoami   # compares the versions of program and controller")
+            let mut failure = Failure::failed(format!("the controller's answer cannot be read: {error}"))
+                .next("thinlane version; thinlane whoami   # compares the versions of program and controller");
+            failure.maybe_done = true;
+            failure
         })?;
         Ok((status, answer))
     }
@@ -185,8 +187,14 @@ impl Client {
                 format!("the certificate of {} is not acceptable: {why}", self.base.authority()),
             )
             .next("thinlane doctor   # checks the clock; the host in the URL must be one that the controller was told with --public"),
-            None if error.is_timeout() => self.unreachable("it did not answer in time"),
-            None => self.unreachable(&innermost(error)),
+            None => {
+                let why =
+                    if error.is_timeout() { "it did not answer in time".to_owned() } else { innermost(error) };
+                let mut failure = self.unreachable(&why);
+                // Whoever could not connect has sent nothing.
+                failure.maybe_done = !error.is_connect();
+                failure
+            }
         }
     }
 }
@@ -216,12 +224,14 @@ fn refusal(status: StatusCode, body: &[u8]) -> Failure {
 }
 
 /// The cause at the bottom, which is the one that says something.
-fn innermost(error: &dyn std::error::Error) -> String {
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     let mut at = error;
     while let Some(source) = at.source() {
         at = source;
     }
-    crate::failure::plain(&at)
+    let cut = at.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::UnexpectedEof);
+    // Libraries say this with a page of theirs to read.
+    if cut { "the connection was cut".to_owned() } else { crate::failure::plain(&at) }
 }
 
 /// Reads a controller's address: `https://HOST[:PORT]`, or without the scheme; the port is 7443 unless said.

@@ -71,4 +71,16 @@ async fn a_controller_that_does_not_listen_is_unreachable_with_a_next_step() {
     assert!(failure.message.contains(&address.to_string()), "{}", failure.message);
     assert!(!failure.message.contains("os error"), "{}", failure.message);
     assert!(failure.next.is_some());
+    assert!(!failure.maybe_done, "nothing was sent");
+}
+
+#[tokio::test]
+async fn a_connection_that_is_cut_before_anything_was_sent_is_told_without_a_librarys_page() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = parse_url(&format!("https://{}", listener.local_addr().expect("an address"))).expect("an address");
+    let server = tokio::spawn(async move { listener.accept().await.map(drop) });
+    let client = Client::new(url, Trust::Fingerprint(Fingerprint([0; 32]))).expect("a client");
+    let failure = client.post::<Value>("/locks", &Value::Null).await.expect_err("cut");
+    assert!(server.await.is_ok_and(|accepted| accepted.is_ok()));
+    assert!(!failure.message.contains("https://docs") && !failure.maybe_done, "{failure:?}");
 }

@@ -2,7 +2,7 @@
 
 use reqwest::StatusCode;
 use serde_json::json;
-use thinlane_model::Span;
+use thinlane_model::{SessionId, Span};
 use thinlane_tui::act::{Deed, kind_word};
 use thinlane_tui::{Answer, Code};
 use thinlane_wire::api::{
@@ -15,21 +15,40 @@ use crate::api::paths::{encode, verb};
 use crate::cmd::session::{CLOSING, end};
 use crate::cmd::{Door, invitation};
 use crate::context::Context;
-use crate::failure::{Failure, Result};
+use crate::failure::{Exit, Failure, Result};
 use crate::out::{text, time};
+
+/// What is said of a controller that shows another certificate; what to do comes before the fingerprints.
+pub const WRONG_CERTIFICATE: &str =
+    "WRONG CERTIFICATE, another machine may stand in between: call whoever runs the controller";
 
 /// Does it; whatever comes of it is an answer.
 pub async fn perform(context: &Context, deed: Deed) -> Answer {
-    let failed = |failure: Failure| {
-        let next = failure.next.map(|next| format!(" ({next})")).unwrap_or_default();
-        Answer::Failed(format!("not done: {}{next}", failure.message))
+    let watched = match &deed {
+        Deed::Kill { session, .. } => vec![*session],
+        _ => Vec::new(),
     };
+    let failed = |failure: Failure| answer(failure, watched);
     // A log-in needs no log-in.
     let client = if matches!(deed, Deed::LogIn { .. }) { context.anonymous() } else { context.client() };
     match client {
         Ok(client) => try_perform(context, &client, deed).await.unwrap_or_else(failed),
         Err(failure) => failed(failure),
     }
+}
+
+/// What a failure means for what was asked: it was not done, or nobody knows. `watched`: sessions whose end would tell.
+fn answer(failure: Failure, watched: Vec<SessionId>) -> Answer {
+    if failure.maybe_done {
+        let text = format!("NOT KNOWN whether it was done, look before you do it again: {}", failure.message);
+        return Answer::Unsure(text, watched);
+    }
+    let next = failure.next.map(|next| format!(" ({next})")).unwrap_or_default();
+    Answer::Failed(match failure.exit {
+        // The fingerprints would fill the line.
+        Exit::Verification => format!("not done, and nothing was sent: {WRONG_CERTIFICATE}"),
+        _ => format!("not done: {}{next}", failure.message),
+    })
 }
 
 async fn try_perform(context: &Context, client: &Client, deed: Deed) -> Result<Answer> {
@@ -42,12 +61,9 @@ async fn try_perform(context: &Context, client: &Client, deed: Deed) -> Result<A
             let body = Extend { seconds: time.as_secs(), reason };
             let view: SessionView = client.post(&verb("sessions", session, "extend"), &body).await?;
             let until = view.ends_at.map(time::local_clock).unwrap_or_default();
-            Answer::Done(format!(
-                "{session}: {} on {} has {} more, until {until}",
-                view.user,
-                view.asset,
-                Span::from_secs(body.seconds)
-            ))
+            let more = Span::from_secs(body.seconds);
+            let text = format!("{session}: {} on {} has {more} more, until {until}", view.user, view.asset);
+            Answer::Extended(text, session)
         }
         Deed::Lock { kind, name, time, reason } => {
             let body = NewLock { kind, name, seconds: time.map(Span::as_secs), reason };
@@ -146,5 +162,29 @@ fn path_word(kind: LockKind) -> &'static str {
         LockKind::Org => "org",
         LockKind::Site => "site",
         LockKind::Asset => "asset",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_sent_and_not_answered_is_not_said_to_be_undone() {
+        let session: SessionId = "ses_00000001".parse().expect("an id");
+        let mut silent = Failure::new(Exit::Unreachable, "the controller at hq:7443 cannot be reached");
+        let Answer::Failed(text) = answer(silent.clone(), vec![session]) else { panic!("nothing was sent") };
+        assert!(text.starts_with("not done: the controller at hq"), "{text}");
+        silent.maybe_done = true;
+        let Answer::Unsure(text, watched) = answer(silent, vec![session]) else { panic!("it may have been done") };
+        assert!(text.starts_with("NOT KNOWN whether it was done"), "{text}");
+        assert_eq!(watched, [session], "its end would tell");
+    }
+
+    #[test]
+    fn a_wrong_certificate_says_what_to_do_before_its_fingerprints() {
+        let failure = Failure::new(Exit::Verification, format!("hq is not the controller: {}", "a".repeat(150)));
+        let Answer::Failed(text) = answer(failure, Vec::new()) else { panic!("nothing was sent") };
+        assert!(text.len() < 158 && text.contains("nothing was sent") && text.contains("call whoever"), "{text}");
     }
 }

@@ -12,6 +12,7 @@ use thinlane_wire::api::{
 };
 use tokio::sync::{Notify, mpsc};
 
+use super::deeds::WRONG_CERTIFICATE;
 use crate::api::paths::{encode, item, query, verb};
 use crate::api::sse::Heard;
 use crate::api::{Client, EventStream};
@@ -85,7 +86,7 @@ pub fn start(context: &Context, to: &mpsc::Sender<Input>, resync: &Arc<Notify>) 
             let why = match failure.next.as_deref() {
                 // First: a narrow screen cuts the end.
                 Some("thinlane login") => format!("L logs in again: {}", failure.message),
-                _ if failure.exit == Exit::Verification => format!("WRONG CERTIFICATE: {}", failure.message),
+                _ if failure.exit == Exit::Verification => format!("{WRONG_CERTIFICATE}: {}", failure.message),
                 Some(next) if failure.exit == Exit::Denied => format!("{} ({next})", failure.message),
                 _ => failure.message,
             };
