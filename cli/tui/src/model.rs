@@ -265,7 +265,7 @@ impl Model {
         self.told_until(peer, now).is_some()
     }
 
-    /// Which of its last columns, as [`Meter::columns`] has them, hold a time of which nobody was told.
+    /// Which of its last columns, as `Meter::columns` has them, hold a time of which nobody was told.
     pub fn untold_columns(&self, peer: &Peer, now: Now, count: usize) -> Vec<bool> {
         let mut untold = peer.up.untold(now.mono, count);
         if let Some(until) = self.told_until(peer, now) {
