@@ -274,7 +274,10 @@ fn disk(path: &Path, run: bool) -> Option<Disk> {
     if !path.is_dir() {
         return None;
     }
-    let free = statvfs(path).ok().map(|found| found.blocks_available().saturating_mul(found.fragment_size()));
+    #[allow(clippy::useless_conversion, reason = "these have 32 bits where a word has")]
+    let free = statvfs(path)
+        .ok()
+        .map(|found| u64::from(found.blocks_available()).saturating_mul(u64::from(found.fragment_size())));
     let in_memory = statfs(path).is_ok_and(|found| found.filesystem_type() == TMPFS_MAGIC);
     let unwritable = try_to_write(path).err().map(|error| thinlane_doctor::plain(&error));
     Some(Disk { path: path.to_owned(), unwritable, free, in_memory, run })
