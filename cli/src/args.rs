@@ -34,7 +34,7 @@ pub struct Cli {
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Everywhere")]
 pub struct Global {
-    /// Keep all of your files here instead of in the XDG directories
+    /// Keep all of your files here instead of in the XDG directories, or in %LOCALAPPDATA%\thinlane
     #[arg(long, global = true, value_name = "DIR", env = "THINLANE_HOME", value_hint = ValueHint::DirPath)]
     pub home: Option<PathBuf>,
     /// The controller, if not the one you logged in to last

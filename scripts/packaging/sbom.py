@@ -18,6 +18,11 @@ TOOLS = {
         "https://github.com/rust-lang/rust",
     ),
     "glibc": ("The GNU C library", "LGPL-2.1-or-later", "https://sourceware.org/git/glibc.git"),
+    "mingw-w64": (
+        "The start-up code and import libraries of mingw-w64",
+        "ZPL-2.1",
+        "https://git.code.sf.net/p/mingw-w64/mingw-w64",
+    ),
     "libgcc": (
         "The runtime library of GCC",
         "GPL-3.0-or-later WITH GCC-exception-3.1",
