@@ -235,6 +235,16 @@ fn flash_takes_the_line_of_a_qr_code_for_the_code_the_controller_and_its_fingerp
         assert!(asked.contains(&told), "{asked}");
         assert_eq!(std::fs::read_to_string(laptop.at("enrolled-with")).expect("sent"), "abcde-fghjk\n");
     }
+    // Cut while it was copied: found here, and not on the roof.
+    std::fs::write(laptop.at("cut"), format!("THINLANE://ENROL/HQ.EXAMPLE:7443/{}\n", "A7".repeat(32)))
+        .expect("written");
+    for words in [&["192.168.1.1", "--yes"][..], &["--bundle", "cut.tar"]] {
+        let words = [words, &["--artefacts", "package", "--code-file", "cut"]].concat();
+        let said = laptop.flash(&words, &[]);
+        said.is(2, &[]);
+        assert!(said.err.starts_with("error: the line of the QR code in cut is not whole\nnext:"), "{}", said.err);
+    }
+    assert!(!laptop.at("cut.tar").exists());
 }
 
 #[test]

@@ -380,7 +380,9 @@ impl Reactor {
         let at = due.map_or(never, |Boot(millis)| {
             // Zero would switch the timer off.
             let millis = i64::try_from(millis.max(1)).unwrap_or(i64::MAX);
-            Timespec { tv_sec: millis / 1000, tv_nsec: millis % 1000 * 1_000_000 }
+            // 32 bits hold them, and are what some systems have.
+            let nanos = i32::try_from(millis % 1000 * 1_000_000).unwrap_or(0);
+            Timespec { tv_sec: millis / 1000, tv_nsec: nanos.into() }
         });
         // The kernel itself is asked, like for the time: what is preloaded to move the wall clock moves libc's timers.
         timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &Itimerspec { it_interval: never, it_value: at })
