@@ -14,13 +14,14 @@ other_machines() {
 
 emulator() { echo "qemu-${1/armv7/arm}-static"; }
 
-# The debs' programs of ARCH, in $work/emulated/ARCH
+# The programs for ARCH, as they are packed, in $work/emulated/ARCH
 unpacked_for() {
     local file
     [ ! -d "$work/emulated/$1" ] || return 0
-    mkdir -p "$work/emulated/$1"
-    for file in "$out"/*_"$(deb_arch "$1")".deb; do dpkg-deb -x "$file" "$work/emulated/$1/root"; done
+    mkdir -p "$work/emulated/$1/root"
+    for file in "$out"/*_"$(deb_arch "$1")".deb; do [ ! -e "$file" ] || dpkg-deb -x "$file" "$work/emulated/$1/root"; done
     find "$work/emulated/$1/root" -path '*bin/thinlane*' -type f -exec cp {} "$work/emulated/$1/" \;
+    tar -xzf "$out/thinlane-agent-$version-$1.tar.gz" -C "$work/emulated/$1" ./thinlane-agent
 }
 
 other_machines_programs_run() {

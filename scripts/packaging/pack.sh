@@ -54,6 +54,12 @@ from_tools() {
     esac
     version=$("$rust" --version 2>/dev/null | cut -d ' ' -f 2)
     echo "rust-std=${version:-unknown}"
+    if [ "$1" = mipsel ]; then
+        # From zig, which the build fetched.
+        echo "musl=$(sed -n 's/.*VERSION "\(.*\)"/\1/p' "${CARGO_TARGET_DIR:-$here/target}/tools/zig-$zig_version/ziglang/lib/libc/musl/src/internal/version.h")"
+        echo "zig-compiler-rt=$zig_version"
+        return
+    fi
     for name in "glibc libc6-dev" "libgcc libgcc-12-dev"; do
         version=$(dpkg-query -W -f '${Version}' "${name#* }$cross" 2>/dev/null || true)
         echo "${name% *}=${version:-unknown}"
@@ -129,15 +135,18 @@ control_files() {
 
 # notices ARCH DIR: whose work a static program holds besides ours, and under which terms it may be passed on
 notices() {
-    local arch=$1 to=$2 part rust='' libc=''
+    local arch=$1 to=$2 part rust='' libc='' runtime="GCC's runtime library (GPL-3.0-or-later with the GCC Runtime Library Exception)."
     while read -r part; do
         case $part in
             rust-std=*) rust=${part#*=} ;;
-            glibc=*) libc="the GNU C library ${part#*=} (LGPL-2.1-or-later, its text is in LGPL-2.1; its source is Debian's source package glibc);" ;;
+            glibc=*)
+                libc="the GNU C library ${part#*=} (LGPL-2.1-or-later, its text is in LGPL-2.1; its source is Debian's source package glibc);"
+                install -m 644 /usr/share/common-licenses/LGPL-2.1 "$to/LGPL-2.1" ;;
+            musl=*) libc="the C library musl ${part#*=} (MIT);" ;;
+            zig-compiler-rt=*) runtime="the compiler's runtime library of zig ${part#*=} (MIT)." ;;
         esac
     done < <(from_tools "$arch")
-    fill "$parts/gateway/NOTICE" "VERSION=$version" "ARCH=$arch" "RUST=$rust" "LIBC=$libc" >"$to/NOTICE"
-    install -m 644 /usr/share/common-licenses/LGPL-2.1 "$to/LGPL-2.1"
+    fill "$parts/gateway/NOTICE" "VERSION=$version" "ARCH=$arch" "RUST=$rust" "LIBC=$libc" "RUNTIME=$runtime" >"$to/NOTICE"
 }
 
 # The plain archive: for vendor firmware without a package manager, and what scripts/flash sends there.
@@ -181,7 +190,7 @@ ipk() {
     openwrt_files "$root/data"
     install -m 755 "$made/thinlane-agent" "$root/data/usr/lib/thinlane/thinlane-agent"
     notices "$arch" "$root/data/usr/lib/thinlane"
-    gzip -9n "$root/data/usr/lib/thinlane/LGPL-2.1"
+    [ ! -e "$root/data/usr/lib/thinlane/LGPL-2.1" ] || gzip -9n "$root/data/usr/lib/thinlane/LGPL-2.1"
     local file
     for file in preinst postinst prerm postrm; do
         fill "$parts/openwrt/$file" "ARCH=$arch" "MACHINES=$machines" >"$root/control/$file"

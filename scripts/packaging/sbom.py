@@ -18,6 +18,8 @@ TOOLS = {
         "https://github.com/rust-lang/rust",
     ),
     "glibc": ("The GNU C library", "LGPL-2.1-or-later", "https://sourceware.org/git/glibc.git"),
+    "musl": ("The C library musl", "MIT", "https://git.musl-libc.org/cgit/musl"),
+    "zig-compiler-rt": ("The runtime library of the zig compiler", "MIT", "https://codeberg.org/ziglang/zig"),
     "mingw-w64": (
         "The start-up code and import libraries of mingw-w64",
         "ZPL-2.1",

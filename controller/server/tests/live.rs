@@ -74,6 +74,24 @@ async fn a_sessions_traffic_is_remembered_until_after_its_end() {
     assert_eq!(status, 404);
 }
 
+#[tokio::test]
+async fn whoever_watches_is_told_that_a_site_has_a_lane_less() {
+    let mut world = world().await;
+    let url = world.controller.url("/api/v1/events");
+    let mut stream = world.controller.http().get(url).bearer_auth(&world.olga.token).send().await.expect("a stream");
+    world.gateway.close(&world.grant, EndReason::Released, Counters::default(), false).await;
+    let without = |line: &str| {
+        let told: Value =
+            line.strip_prefix("data: ").and_then(|data| serde_json::from_str(data).ok()).unwrap_or_default();
+        told["site"]["site"] == "north" && told["site"]["lanes"] == 0
+    };
+    let mut text = String::new();
+    while !text.lines().any(without) {
+        let more = tokio::time::timeout(std::time::Duration::from_secs(20), stream.chunk()).await.expect("it is told");
+        text.push_str(&String::from_utf8_lossy(&more.expect("a stream").expect("more of it")));
+    }
+}
+
 /// So many packets to port 22 that a gateway let nowhere.
 fn denied(session: SessionId, packets: u64) -> FromAgent {
     let flow = DeniedFlow {

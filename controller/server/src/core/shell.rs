@@ -62,11 +62,17 @@ impl Shell {
                     self.told(session, self.relay.set_gateway(session, gateway));
                 }
                 Effect::RelayExtend { session, until } => self.told(session, self.relay.extend(session, until)),
-                Effect::Push { site } => self.channels.push(site, state.world().desired(&site)),
+                Effect::Push { site } => {
+                    self.channels.push(site, state.world().desired(&site));
+                    // Its generation is another one.
+                    sites.insert(site);
+                }
                 Effect::DropAgent { site } => self.channels.drop_site(site),
                 // The same step has ended the tokens: see `Step::apply`.
                 Effect::LogOut { .. } => {}
                 Effect::SessionChanged { session } => {
+                    // Its site has a lane more or less, perhaps.
+                    sites.extend(state.world().session(&session).map(|session| session.site));
                     sessions.insert(session);
                 }
                 Effect::RequestChanged { request } => {
