@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use super::packet::{Field, Packet, Range, Stage, all_but, exactly, name, names, native, network};
+use super::packet::{Field, Packet, Range, Stage, TCP, UDP, all_but, exactly, name, names, native, network};
 use super::text::text;
 use super::walk::{End, Fate, Place, Table};
 use super::{Hook, Passes, Ruling};
@@ -33,9 +33,6 @@ pub struct Side {
     /// Its IPv4 networks: where devices are; empty: not known.
     pub networks: Vec<(Ipv4Addr, u8)>,
 }
-
-const TCP: u128 = 6;
-const UDP: u128 = 17;
 
 /// What one kind of packet meets.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

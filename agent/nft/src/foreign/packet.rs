@@ -6,6 +6,10 @@ use std::net::Ipv4Addr;
 /// Values between two, both included. Bytes count as one big-endian number, whatever they are.
 pub type Range = (u128, u128);
 
+/// `IPPROTO_TCP` and `IPPROTO_UDP`, as values of [`Field::Protocol`].
+pub const TCP: u128 = 6;
+pub const UDP: u128 = 17;
+
 /// What rules look at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Field {

@@ -174,23 +174,23 @@ impl Set {
 
     /// Elements as pairs of bytes, for a person.
     pub fn shown(&self) -> impl Iterator<Item = (&[u8], &[u8], Option<&Act>)> {
-        self.elements.iter().map(|one| {
-            let high = if one.high.is_empty() { &one.low } else { &one.high };
-            (&*one.low, &**high, one.act.as_deref())
-        })
+        self.elements.iter().map(|one| (&*one.low, one.high(), one.act.as_deref()))
     }
 }
 
 impl Element {
+    /// The last key that it stands for.
+    fn high(&self) -> &[u8] {
+        if self.high.is_empty() { &self.low } else { &self.high }
+    }
+
     /// The values of a part that it stands for.
     fn range(&self, part: Part) -> Option<Range> {
-        let high = if self.high.is_empty() { &self.low } else { &self.high };
         let of = |bytes: &[u8]| number(bytes.get(..part.length)?);
-        Some((of(&self.low)?, of(high)?))
+        Some((of(&self.low)?, of(self.high())?))
     }
 
     fn meets(&self, packet: &Packet, key: &[Part]) -> Option<bool> {
-        let high = if self.high.is_empty() { &self.low } else { &self.high };
         let mut at = 0;
         let mut all = Some(true);
         for part in key {
@@ -199,7 +199,9 @@ impl Element {
             }
             let end = at + part.length;
             let piece = |bytes: &[u8]| bytes.get(at..end).and_then(number);
-            let (Some(low), Some(from), false) = (piece(&self.low), piece(high), part.length > 16) else { return None };
+            let (Some(low), Some(from), false) = (piece(&self.low), piece(self.high()), part.length > 16) else {
+                return None;
+            };
             match packet.within(*part, &[(low, from.min(ones(part.length)))]) {
                 Some(false) => return Some(false),
                 Some(true) => {}

@@ -2,15 +2,13 @@
 
 use std::net::Ipv4Addr;
 
-use super::packet::{Field, Part, Range, native, ones};
+use super::packet::{Field, Part, Range, TCP, UDP, native, ones};
 use super::rule::{Act, Condition, Rule};
 use super::walk::Table;
 
 /// The most letters of a rule, and the most elements of a set.
 const MOST: usize = 200;
 const MOST_SHOWN: usize = 4;
-const TCP: u128 = 6;
-const UDP: u128 = 17;
 
 /// A rule on one line, its comment with it.
 pub fn text(rule: &Rule, table: &Table) -> String {

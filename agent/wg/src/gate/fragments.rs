@@ -1,6 +1,6 @@
 //! Fragments: later ones pass only after a first one that did.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use thinlane_model::{Boot, Span};
 
@@ -22,6 +22,8 @@ struct Begun {
 #[derive(Debug, Default)]
 pub(super) struct Fragments {
     begun: BTreeMap<u16, Begun>,
+    /// The ids in the order in which they came, the oldest first.
+    order: VecDeque<u16>,
 }
 
 impl Fragments {
@@ -33,13 +35,12 @@ impl Fragments {
 
     /// Takes note of a first fragment that passes.
     pub(super) fn begin(&mut self, ip: &Ipv4<'_>, now: Boot) {
-        self.begun.insert(ip.id, Begun { first: ip.payload.len(), at: now });
-        if self.begun.len() > MOST {
-            self.begun.retain(|_, begun| begun.at.until(now) < AGE);
+        if self.begun.insert(ip.id, Begun { first: ip.payload.len(), at: now }).is_some() {
+            return;
         }
-        while self.begun.len() > MOST {
-            let oldest = self.begun.iter().min_by_key(|(_, begun)| begun.at).map(|(id, _)| *id);
-            oldest.map(|id| self.begun.remove(&id));
+        self.order.push_back(ip.id);
+        if self.order.len() > MOST {
+            self.order.pop_front().map(|oldest| self.begun.remove(&oldest));
         }
     }
 

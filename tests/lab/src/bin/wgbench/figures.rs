@@ -13,6 +13,7 @@ pub enum Metric {
     Ping,
     PingP99,
     Udp1400,
+    UdpCut,
     Udp64,
     MemoryIdle,
     MemoryLoaded,
@@ -21,7 +22,7 @@ pub enum Metric {
 }
 
 impl Metric {
-    pub const ALL: [Metric; 13] = [
+    pub const ALL: [Metric; 14] = [
         Metric::Tcp1,
         Metric::Tcp4,
         Metric::Cpu1,
@@ -30,6 +31,7 @@ impl Metric {
         Metric::Ping,
         Metric::PingP99,
         Metric::Udp1400,
+        Metric::UdpCut,
         Metric::Udp64,
         Metric::MemoryIdle,
         Metric::MemoryLoaded,
@@ -47,7 +49,8 @@ impl Metric {
             Metric::Retransmits => "TCP retransmissions, one flow and four",
             Metric::Ping => "ping under four TCP flows, median, ms",
             Metric::PingP99 => "ping under four TCP flows, 99th of a hundred, ms",
-            Metric::Udp1400 => "UDP, 1 400 bytes, highest rate with <= 0.5 % loss, Mbit/s",
+            Metric::Udp1400 => "UDP, packets of 1 400 bytes, highest rate with <= 0.5 % loss, Mbit/s",
+            Metric::UdpCut => "UDP, 1 400 bytes in each datagram, two fragments at an MTU of 1 420, likewise, Mbit/s",
             Metric::Udp64 => "UDP, 64 bytes, highest rate with <= 0.5 % loss, thousand packets/s",
             Metric::MemoryIdle => "resident memory, idle, the larger end, MB",
             Metric::MemoryLoaded => "resident memory, four TCP flows, the larger end, MB",

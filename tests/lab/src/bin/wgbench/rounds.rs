@@ -88,7 +88,11 @@ impl Turn<'_> {
             return Ok(());
         }
         let sink = Sink::new(self.ground)?;
-        for (size, metric, unit) in [(1400, Metric::Udp1400, 1400.0 * 8.0 / 1e6), (64, Metric::Udp64, 1e-3)] {
+        for (size, metric, unit) in [
+            (1372, Metric::Udp1400, 1400.0 * 8.0 / 1e6),
+            (1400, Metric::UdpCut, 1400.0 * 8.0 / 1e6),
+            (64, Metric::Udp64, 1e-3),
+        ] {
             let source = Source::new(self.ground, tunnel.to, size)?;
             let key = (self.peer.id.clone(), size);
             let best = source.highest(&sink, self.guesses.get(&key).copied(), self.plan.probe);
