@@ -94,6 +94,13 @@ impl Home {
         self.state.join("lanes")
     }
 
+    /// Makes sure that it is there.
+    pub fn make_lanes_dir(&self) -> Result<PathBuf> {
+        let dir = self.lanes_dir();
+        private::make_dirs(&dir, self.owner)?;
+        Ok(dir)
+    }
+
     /// What background lanes had to say.
     pub fn log_dir(&self) -> PathBuf {
         self.state.join("log")

@@ -9,7 +9,8 @@
 
 use std::path::PathBuf;
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), test))]
+#[cfg_attr(target_os = "linux", allow(dead_code, reason = "tested here as well"))]
 mod elsewhere;
 #[cfg(target_os = "linux")]
 mod linux;

@@ -93,7 +93,7 @@ pub fn pem(label: &str, der: &[u8]) -> String {
 }
 
 /// Makes missing directories 0700, each given to `owner`.
-fn make_dirs(dir: &Path, owner: Option<Owner>) -> Result<()> {
+pub fn make_dirs(dir: &Path, owner: Option<Owner>) -> Result<()> {
     let missing: Vec<&Path> = dir.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).collect();
     for dir in missing.into_iter().rev() {
         match files::make_private_dir(dir, owner) {

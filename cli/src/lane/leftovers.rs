@@ -26,7 +26,7 @@ pub async fn sweep(context: &Context) -> Result<()> {
     for lane in state::all(&context.home)? {
         if lane.is_exported() {
             forget_ended(context, client.as_ref(), &lane).await;
-        } else if !lane.holder.is_alive() {
+        } else if !lane.holder.is_alive(&context.home) {
             end(context, client.as_ref(), &lane).await;
         }
     }

@@ -45,7 +45,7 @@ pub fn privileges() -> Result<()> {
 ///
 /// Another person's lane is seen by its interface, where this process may look at interfaces at all.
 pub fn second(home: &Home, asset: &AssetName) -> Result<()> {
-    if let Some(lane) = state::all(home)?.iter().find(|lane| holds(lane, asset)) {
+    if let Some(lane) = state::all(home)?.iter().find(|lane| holds(home, lane, asset)) {
         return Err(second_lane(asset, &lane.name(), way(lane)));
     }
     let interfaces = Link::open().and_then(|mut link| link.ours()).unwrap_or_default();
@@ -88,14 +88,14 @@ pub fn clashes(home: &Home, asset: &AssetView, native: bool, iface: Option<&str>
 /// Refuses a lane beside another one to the same asset.
 pub fn only_one(home: &Home, own: &LaneFile) -> Result<()> {
     let lanes = state::all(home)?;
-    match lanes.iter().find(|lane| lane.request != own.request && holds(lane, &own.asset)) {
+    match lanes.iter().find(|lane| lane.request != own.request && holds(home, lane, &own.asset)) {
         Some(other) => Err(second_lane(&own.asset, &other.name(), way(other))),
         None => Ok(()),
     }
 }
 
-fn holds(lane: &LaneFile, asset: &AssetName) -> bool {
-    lane.asset == *asset && !lane.is_exported() && lane.holder.is_alive()
+fn holds(home: &Home, lane: &LaneFile, asset: &AssetName) -> bool {
+    lane.asset == *asset && !lane.is_exported() && lane.holder.is_alive(home)
 }
 
 /// Refuses an address that another lane leads to: a route is moved silently, and with it what uses it.

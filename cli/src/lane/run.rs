@@ -45,6 +45,8 @@ pub async fn run(
     plan: Plan,
     mut signals: Signals,
 ) -> Result<Exit> {
+    let holder = Holder::this()?;
+    let _mark = holder.mark(&context.home)?;
     let file = LaneFile {
         request: plan.request,
         asset: plan.asset.asset.clone(),
@@ -54,7 +56,7 @@ pub async fn run(
         forward: None,
         ends_at: None,
         config: None,
-        holder: Holder::this()?,
+        holder,
     };
     file.write(&context.home)?;
     // Two that began at the same moment see each other's files now.

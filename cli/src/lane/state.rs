@@ -61,9 +61,23 @@ impl Holder {
         Ok(Holder { pid, started, boot })
     }
 
+    /// Says of this process, for as long as the mark is kept, that it lives; before the lane's file, which without it is
+    /// a dead one's.
+    pub fn mark(&self, home: &Home) -> Result<identity::Mark> {
+        let dir = home.make_lanes_dir()?;
+        identity::mark(&dir, self.started, home.owner()).map_err(|error| {
+            Failure::failed(format!(
+                "{}: no file can be held there while the lane is open: {}",
+                dir.display(),
+                plain(&error)
+            ))
+            .next("keep your files on a disk of this machine: thinlane --home DIR ...")
+        })
+    }
+
     /// Whether it still runs.
-    pub fn is_alive(&self) -> bool {
-        identity::is_alive(self.pid, self.started, &self.boot)
+    pub fn is_alive(&self, home: &Home) -> bool {
+        identity::is_alive(&home.lanes_dir(), self.pid, self.started, &self.boot)
     }
 }
 
@@ -77,9 +91,10 @@ impl LaneFile {
         home.write(&self.path(home), &text)
     }
 
-    /// Forgets the lane; it is no error if it is forgotten already.
+    /// Forgets the lane, which is over, and who held it; it is no error if it is forgotten already.
     pub fn remove(&self, home: &Home) {
         let _ = fs::remove_file(self.path(home));
+        identity::forget(&home.lanes_dir(), self.holder.pid, self.holder.started);
     }
 
     /// Whether it was written as a configuration and no process of ours holds it.
@@ -217,10 +232,13 @@ mod tests {
 
     #[test]
     fn a_dead_holder_and_one_whose_id_came_round_again_are_told_from_a_live_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let home = Home::locate(Some(dir.path())).expect("a home");
         let this = Holder::this().expect("a process");
-        assert!(this.is_alive());
-        assert!(!Holder { started: this.started + 1, ..this.clone() }.is_alive());
-        assert!(!Holder { boot: "another".into(), ..this }.is_alive());
+        let _mark = this.mark(&home).expect("a mark");
+        assert!(this.is_alive(&home));
+        assert!(!Holder { started: this.started + 1, ..this.clone() }.is_alive(&home));
+        assert!(!Holder { boot: "another".into(), ..this }.is_alive(&home));
         let mut child = std::process::Command::new("true").spawn().expect("a process");
         let pid = child.id();
         while identity::exists(pid) {

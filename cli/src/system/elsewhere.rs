@@ -1,39 +1,56 @@
 //! What other systems have instead of Linux's own.
 
-/// Processes, told apart from later ones with the same id: each holds a file while it lives.
+/// Processes, told apart from later ones with the same id: each holds a file beside its lane's while it lives.
 pub mod identity {
     use std::io;
-    use std::sync::{Mutex, PoisonError};
+    use std::path::Path;
+    use std::sync::OnceLock;
     use std::time::{SystemTime, UNIX_EPOCH};
 
+    use super::super::files::Owner;
     use super::super::mark;
-
-    /// This process's own mark, held until it ends.
-    static MARK: Mutex<Option<(u64, mark::Held)>> = Mutex::new(None);
+    pub use super::super::mark::{Mark, forget};
 
     /// How this process is recognised later: by when it first said so, in milliseconds since 1970.
     pub fn own() -> io::Result<(u64, String)> {
-        let mut held = MARK.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = match &*held {
-            Some((since, _)) => *since,
-            None => {
-                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                let since = u64::try_from(now.as_millis()).unwrap_or_default();
-                let file = mark::hold(&mark::path(std::process::id(), since))?;
-                held.insert((since, file)).0
-            }
-        };
+        static SINCE: OnceLock<u64> = OnceLock::new();
+        let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = *SINCE.get_or_init(|| u64::try_from(now().as_millis()).unwrap_or_default());
         Ok((since, String::new()))
     }
 
-    /// Whether the process that was recognised by these still runs.
-    pub fn is_alive(pid: u32, known: u64, _boot: &str) -> bool {
-        mark::is_held(&mark::path(pid, known))
+    /// Marks this process, which was recognised by `known`, as one that lives: in the directory of its lane.
+    pub fn mark(dir: &Path, known: u64, owner: Option<Owner>) -> io::Result<Mark> {
+        Mark::hold(dir, std::process::id(), known, owner)
+    }
+
+    /// Whether the process that was recognised by these still runs, by its mark in the directory of its lane.
+    pub fn is_alive(dir: &Path, pid: u32, known: u64, _boot: &str) -> bool {
+        mark::is_held(dir, pid, known)
     }
 
     /// Whether a process has this id now: nobody asks where no interface names one.
     pub fn exists(_pid: u32) -> bool {
         true
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn a_process_lives_by_its_mark_in_the_directory_of_its_lane_and_nowhere_else() {
+            let (dir, other) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+            let (known, boot) = own().expect("an identity");
+            assert_eq!(own().expect("an identity"), (known, boot.clone()), "it stays the same");
+            let alive = |dir: &Path| is_alive(dir, std::process::id(), known, &boot);
+            assert!(!alive(dir.path()));
+            let marked = mark(dir.path(), known, None).expect("a mark");
+            assert!(alive(dir.path()) && !alive(other.path()));
+            forget(dir.path(), std::process::id(), known);
+            assert!(!alive(dir.path()), "forgotten with its lane");
+            drop(marked);
+        }
     }
 }
 

@@ -4,6 +4,13 @@
 pub mod identity {
     use std::fs;
     use std::io;
+    use std::path::Path;
+
+    use super::super::files::Owner;
+
+    /// Says that this process lives: the kernel does.
+    #[must_use = "it says so only while it is kept"]
+    pub struct Mark;
 
     /// How this process is recognised later: clock ticks from boot to its start, and the boot's id.
     pub fn own() -> io::Result<(u64, String)> {
@@ -12,8 +19,16 @@ pub mod identity {
         Ok((started, boot_id()))
     }
 
+    /// Marks this process as one that lives; nothing is written for it.
+    pub fn mark(_dir: &Path, _known: u64, _owner: Option<Owner>) -> io::Result<Mark> {
+        Ok(Mark)
+    }
+
+    /// Takes the mark of a process that is gone away: there is none.
+    pub fn forget(_dir: &Path, _pid: u32, _known: u64) {}
+
     /// Whether the process that was recognised by these still runs.
-    pub fn is_alive(pid: u32, known: u64, boot: &str) -> bool {
+    pub fn is_alive(_dir: &Path, pid: u32, known: u64, boot: &str) -> bool {
         boot == boot_id() && started(pid) == Some(known)
     }
 

@@ -127,7 +127,7 @@ fn unwritable(context: &Context) -> Option<String> {
 fn lanes(context: &Context) -> (usize, Vec<String>) {
     let lanes = state::all(&context.home).unwrap_or_default();
     let (alive, dead): (Vec<_>, Vec<_>) =
-        lanes.iter().filter(|lane| !lane.is_exported()).partition(|lane| lane.holder.is_alive());
+        lanes.iter().filter(|lane| !lane.is_exported()).partition(|lane| lane.holder.is_alive(&context.home));
     let mut dead: Vec<String> = dead.into_iter().map(state::LaneFile::name).collect();
     dead.extend(leftovers::orphans().into_iter().map(|(iface, _)| iface));
     (alive.len(), dead)
