@@ -124,3 +124,44 @@ fn a_file_that_is_none_is_told_with_the_flag_and_the_next_step() {
     let (exit, _, stderr) = person.says(&["asset", "import", &home]);
     assert!(exit == 1 && stderr.contains("is a directory") && stderr.contains("\nnext: "), "{stderr}");
 }
+
+#[test]
+fn lanes_that_the_controller_does_not_close_are_each_told_and_stay_known_and_one_that_is_over_is_not_among_them() {
+    const OVER: &str = "ses_bbbbbbbb";
+    let (_controller, person) = at(|asked| {
+        let over = asked.path.contains(OVER);
+        match (asked.method.as_str(), asked.path.as_str()) {
+            ("POST", path) if path.ends_with("/release") && over => {
+                Some(Reply::error(410, "ended", "the session is over"))
+            }
+            ("POST", path) if path.ends_with("/release") => {
+                Some(Reply::error(403, "forbidden", "this needs the role requester"))
+            }
+            ("GET", path) if path.starts_with("/sessions/") => Some(Reply::ok(match over {
+                true => views::session("ended", Some("expired"), 0),
+                false => views::session("active", None, 60_000),
+            })),
+            _ => None,
+        }
+    });
+    let lanes = person.home().join("lanes");
+    std::fs::create_dir(&lanes).expect("a directory");
+    for (request, session) in
+        [("req_aaaaaaaa", views::SESSION), ("req_bbbbbbbb", OVER), ("req_cccccccc", "ses_cccccccc")]
+    {
+        let config = person.home().join(format!("{session}.conf"));
+        let lane = json!({
+            "request": request, "asset": "rtu-7", "session": session, "ends_at": "2099-01-01T00:00:00.000Z",
+            "config": config, "holder": {"pid": 1, "started": 0, "boot": ""},
+        });
+        std::fs::write(lanes.join(format!("{request}.json")), lane.to_string()).expect("written");
+    }
+    let (code, stdout, stderr) = person.says(&["down"]);
+    assert_eq!(code, 3, "{stderr}");
+    for session in [views::SESSION, "ses_cccccccc"] {
+        let told = format!("error: {session}: this needs the role requester\nnext: thinlane whoami");
+        assert_eq!(stderr.matches(&told).count(), 1, "{stderr}");
+    }
+    assert!(!stderr.contains(OVER) && stdout.contains("expired"), "{stdout}{stderr}");
+    assert_eq!(person.lane_files().len(), 2, "what is still open stays known");
+}

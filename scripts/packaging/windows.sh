@@ -110,7 +110,7 @@ windows_runs() {
 # An engineer of the laboratory whose laptop runs Windows: a command in a lane, and bytes through it.
 an_engineer_on_windows_has_a_lane() {
     set -e
-    local request said code=0 root=/run/thinlane-lab-tlwin
+    local request session said code=0 root=/run/thinlane-lab-tlwin
     wine_ready || return 0
     export THINLANE_LAB=tlwin NO_COLOR=1
     trap 'wineserver -k; lab down' EXIT
@@ -126,5 +126,14 @@ an_engineer_on_windows_has_a_lane() {
     soon "the lane is up" grep -q 'is up' "$work/windows/lane"
     said=$(lab exec erik bash -c 'exec 3<>/dev/tcp/127.0.0.1/15008; echo through >&3; read -r -t 20 line <&3; echo "$line"')
     [ "$said" = through ] || { echo "through the lane came: $said"; return 1; }
-    wine_runs down "$(sed -n 's/.*(\(ses_[0-9a-z]*\)).*/\1/p' "$work/windows/lane" | head -n 1)" | grep -q 'is down'
+    session=$(sed -n 's/.*(\(ses_[0-9a-z]*\)).*/\1/p' "$work/windows/lane" | head -n 1)
+    # Other consoles know the lane by the mark beside its file. What is refused to them is told, and the lane stays.
+    ls "$root/home-erik/lanes/"*.alive >/dev/null
+    code=0
+    said=$(wine_runs --url https://127.0.0.1:9 down "$session") || code=$?
+    [ "$code" = 3 ] && grep -q "$session is still open: you are not logged in" <<<"$said" && grep -q '^next: thinlane login; or press Ctrl-C' <<<"$said" ||
+        { echo "exit $code: $said"; return 1; }
+    grep -q 'is down' "$work/windows/lane" && return 1
+    wine_runs down "$session" | grep -q 'is down'
+    soon "nothing is left of the lane" rmdir "$root/home-erik/lanes"
 }

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use thinlane_model::EndReason;
+use thinlane_model::{EndReason, SessionId};
 use thinlane_wire::api::{SessionState, SessionView};
 
 use super::session;
@@ -50,31 +50,27 @@ pub async fn down(context: &Context, args: Down) -> Result<()> {
         _ => {}
     }
     let client = context.client().ok();
-    let mut worst: Option<Failure> = None;
+    let mut worst: Option<Exit> = None;
     for lane in chosen {
         if let Err(failure) = close(context, client.as_ref(), lane).await {
-            context.out.hint(&format!("{}: {failure}", lane.name()));
-            worst = Some(failure);
+            worst = worst.max(Some(failure.exit));
+            context.out.failure(&failure);
         }
     }
     leftovers::sweep(context).await?;
-    worst.map_or(Ok(()), Err)
+    worst.map_or(Ok(()), |exit| Err(Failure::silent(exit)))
 }
 
 /// Closes one lane: asks its holder, or releases it here.
 async fn close(context: &Context, client: Option<&Client>, lane: &LaneFile) -> Result<()> {
-    if !lane.is_exported() && !lane.holder.is_alive() {
+    if lane.is_exported() {
+        return close_exported(context, lane).await;
+    }
+    if !lane.holder.is_alive(&context.home) {
         leftovers::end(context, client, lane).await;
         return Ok(());
     }
-    if lane.is_exported() {
-        let client = match client {
-            Some(client) => client.clone(),
-            None => context.client()?,
-        };
-        return release_exported(context, &client, lane).await;
-    }
-    stop_holder(client, lane).await?;
+    stop_holder(context, lane).await?;
     let view = match (lane.session, client) {
         (Some(id), Some(client)) => client.get::<SessionView>(&item("sessions", id)).await.ok(),
         _ => None,
@@ -83,19 +79,21 @@ async fn close(context: &Context, client: Option<&Client>, lane: &LaneFile) -> R
 }
 
 /// Ends a holder in good order, or at once if it does not listen.
-async fn stop_holder(client: Option<&Client>, lane: &LaneFile) -> Result<()> {
+async fn stop_holder(context: &Context, lane: &LaneFile) -> Result<()> {
     let pid = lane.holder.pid;
     match process::ask_to_end(pid).map_err(|error| error.kind()) {
         Err(ErrorKind::PermissionDenied) => {
             return Err(Failure::failed(format!("the lane {} is held by another user's process {pid}", lane.name()))
                 .next(format!("sudo thinlane down {}", lane.name())));
         }
-        Err(ErrorKind::Unsupported) => release_held(client, lane).await?,
+        Err(ErrorKind::Unsupported) => {
+            release_held(context, lane).await.map_err(|failure| still_open(lane, failure))?;
+        }
         // It may have ended by itself.
         Ok(()) | Err(_) => {}
     }
     let asked = Instant::now();
-    while lane.holder.is_alive() {
+    while lane.holder.is_alive(&context.home) {
         if asked.elapsed() > PATIENCE {
             process::end(pid);
         }
@@ -109,35 +107,43 @@ async fn stop_holder(client: Option<&Client>, lane: &LaneFile) -> Result<()> {
 }
 
 /// Ends a lane where no process can be asked to end: its holder hears from the controller that the session is over.
-async fn release_held(client: Option<&Client>, lane: &LaneFile) -> Result<()> {
-    let by_hand = || Failure::failed(format!("{} cannot be closed from here now", lane.name()));
-    match (client, lane.session) {
-        (Some(client), Some(id)) => match session::end(client, &id.to_string(), "release", "").await {
-            Err(failure) if failure.exit == Exit::Unreachable => Err(failure.next("press Ctrl-C where it runs")),
-            // Over already: then its holder is on the way out.
-            Ok(_) | Err(_) => Ok(()),
-        },
-        _ => Err(by_hand().next("press Ctrl-C where it runs")),
-    }
+async fn release_held(context: &Context, lane: &LaneFile) -> Result<()> {
+    let session = lane.session.ok_or_else(|| Failure::failed("its gateway has not answered yet"))?;
+    release(context, session).await.map(drop)
 }
 
-async fn release_exported(context: &Context, client: &Client, lane: &LaneFile) -> Result<()> {
-    let Some(id) = lane.session else {
-        lane.remove(&context.home);
-        return Ok(());
+/// Why a lane that no process can be asked to end goes on: whoever holds it can end it all the same.
+fn still_open(lane: &LaneFile, refused: Failure) -> Failure {
+    let there = format!("press Ctrl-C where it runs (process {})", lane.holder.pid);
+    let next = match &refused.next {
+        Some(next) => format!("{next}; or {there}"),
+        None => there,
     };
-    let view = match session::end(client, &id.to_string(), "release", "").await {
-        Ok((_, view)) => Some(view),
-        Err(failure) if failure.exit == Exit::Unreachable => return Err(failure),
-        // It has ended already; how, the controller knows.
-        Err(failure) => match client.get::<SessionView>(&item("sessions", id)).await {
-            Ok(view) if view.state == SessionState::Ended => Some(view),
-            _ => return Err(failure),
-        },
+    refused.during(format_args!("{} is still open", lane.name())).next(next)
+}
+
+async fn close_exported(context: &Context, lane: &LaneFile) -> Result<()> {
+    let view = match lane.session {
+        Some(session) => Some(release(context, session).await.map_err(|refused| refused.during(session))?),
+        None => None,
     };
     lane.remove(&context.home);
     leftovers::take_config_away(context, lane);
     tell(context, lane, view.as_ref())
+}
+
+/// Releases a session; one that is over already, or about to be, is as good.
+async fn release(context: &Context, session: SessionId) -> Result<SessionView> {
+    let client = context.client()?;
+    let refused = match session::end(&client, &session.to_string(), "release", "").await {
+        Ok((_, view)) => return Ok(view),
+        Err(failure) if failure.exit == Exit::Unreachable => return Err(failure),
+        Err(failure) => failure,
+    };
+    match client.get::<SessionView>(&item("sessions", session)).await {
+        Ok(view) if matches!(view.state, SessionState::Ending | SessionState::Ended) => Ok(view),
+        _ => Err(refused),
+    }
 }
 
 /// A session that no file here knows may be one's own all the same.
@@ -166,4 +172,33 @@ fn finish(context: &Context, view: &SessionView) -> Result<()> {
         detail: view.end_detail.as_deref(),
     })?;
     if view.state == SessionState::Ending { Err(session::still_ending(view)) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lane::state::Holder;
+
+    #[test]
+    fn a_refusal_says_which_lane_is_still_open_why_and_where_it_can_be_closed() {
+        let lane = LaneFile {
+            request: "req_7k2m9q4x".parse().expect("an id"),
+            asset: "rtu-7".parse().expect("a name"),
+            session: Some("ses_abcdefgh".parse().expect("an id")),
+            iface: None,
+            asset_address: None,
+            forward: None,
+            ends_at: None,
+            config: None,
+            holder: Holder { pid: 4711, started: 1, boot: String::new() },
+        };
+        let refused = Failure::new(Exit::Denied, "your log-in has ended").next("thinlane login");
+        let told = still_open(&lane, refused);
+        assert_eq!(told.exit, Exit::Denied);
+        assert_eq!(told.message, "ses_abcdefgh is still open: your log-in has ended");
+        assert_eq!(told.next.as_deref(), Some("thinlane login; or press Ctrl-C where it runs (process 4711)"));
+        let told = still_open(&LaneFile { session: None, ..lane }, Failure::failed("its gateway has not answered yet"));
+        assert_eq!(told.message, "req_7k2m9q4x is still open: its gateway has not answered yet");
+        assert_eq!(told.next.as_deref(), Some("press Ctrl-C where it runs (process 4711)"));
+    }
 }
