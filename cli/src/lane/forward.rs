@@ -49,7 +49,9 @@ pub async fn door(client: &Client, task: &TaskName, port: LocalPort) -> Result<D
     door.map_err(|error| {
         let failure = Failure::failed(plain(&error));
         match error {
-            DoorError::Taken(_) => failure.next("choose another number, or --forward alone, which finds a free one"),
+            DoorError::Taken(_) | DoorError::Kept(_) => {
+                failure.next("choose another number, or --forward alone, which finds a free one")
+            }
             DoorError::Privileged(port) => {
                 failure.next(format!("choose one above 1023, such as {}, or --forward alone", u32::from(port) + 15000))
             }

@@ -33,18 +33,28 @@ pub enum DoorError {
     Taken(u16),
     #[error("port {0} of 127.0.0.1 is for administrators: ports below 1024 need a right that you do not have here")]
     Privileged(u16),
+    #[error("port {0} of 127.0.0.1 is kept for something else by the system, or by another program")]
+    Kept(u16),
     #[error("no port of 127.0.0.1 can be used: {0}")]
     Other(#[source] io::Error),
+}
+
+impl DoorError {
+    fn of(port: u16, error: io::Error) -> DoorError {
+        match error.kind() {
+            ErrorKind::AddrInUse => DoorError::Taken(port),
+            ErrorKind::PermissionDenied if port < 1024 => DoorError::Privileged(port),
+            // Windows keeps whole ranges of ports for virtual machines, and others' ports for them alone.
+            ErrorKind::PermissionDenied => DoorError::Kept(port),
+            _ => DoorError::Other(error),
+        }
+    }
 }
 
 impl Door {
     /// Takes exactly this port.
     pub fn at(protocol: Protocol, port: u16) -> Result<Door, DoorError> {
-        hold(protocol, port).map_err(|error| match error.kind() {
-            ErrorKind::AddrInUse => DoorError::Taken(port),
-            ErrorKind::PermissionDenied => DoorError::Privileged(port),
-            _ => DoorError::Other(error),
-        })
+        hold(protocol, port).map_err(|error| DoorError::of(port, error))
     }
 
     /// Takes the asset's own port where that is free and needs no right, else any.
@@ -111,5 +121,12 @@ mod tests {
             drop(first);
             assert_eq!(Door::like(protocol, port).expect("the same").address().port(), port);
         }
+    }
+
+    #[test]
+    fn rights_are_named_only_for_ports_that_need_one() {
+        let refused = |port| DoorError::of(port, ErrorKind::PermissionDenied.into()).to_string();
+        assert!(refused(502).contains("below 1024"));
+        assert!(refused(50_020).contains("kept") && !refused(50_020).contains("1024"));
     }
 }
