@@ -363,6 +363,17 @@ impl Lane {
         }
         if confirmed {
             self.established(false, step);
+        } else if self.guard.is_engineers() && !self.guard.is_over(step.now.mono) && self.timing.insists(step.now.mono)
+        {
+            self.ask(from, step);
+        }
+    }
+
+    /// Begins a handshake where the peer was just heard, which need not be where the lane is.
+    fn ask(&mut self, at: SocketAddr, step: &mut Step<'_>) {
+        let initiation = self.tunn.format_handshake_initiation(step.out.space(), true);
+        if let Some(length) = length_of(&initiation) {
+            self.send_to(Some(at), length, false, step);
         }
     }
 

@@ -57,6 +57,8 @@ pub(crate) struct Timing {
     heard: Option<Boot>,
     /// The first and the latest handshake message of ours since the last success.
     shaking: Option<(Boot, Boot)>,
+    /// When an attempt was last hurried because the peer was heard.
+    insisted: Option<Boot>,
 }
 
 impl Timing {
@@ -77,6 +79,7 @@ impl Timing {
             look: None,
             heard: None,
             shaking: None,
+            insisted: None,
         }
     }
 
@@ -148,6 +151,22 @@ impl Timing {
         self.attempt = None;
         self.tries = 0;
         self.renewal = Some(now);
+    }
+
+    /// The peer was heard although handshakes come to nothing. Either it has just come back, or it can be heard and does
+    /// not hear: a handshake tells, and is wanted until one succeeds, whatever else is answered meanwhile. `true`: the
+    /// next attempt is to be made at once; not time and again, for the second case may last.
+    pub(crate) fn insists(&mut self, now: Boot) -> bool {
+        let Some((first, last)) = self.shaking.filter(|(first, last)| first < last) else { return false };
+        self.renewal.get_or_insert(first);
+        let under_way = last.until(now) < RETRY_SOON;
+        let lately = self.insisted.is_some_and(|at| at.until(now) < RETRY);
+        if under_way || lately {
+            return false;
+        }
+        self.insisted = Some(now);
+        self.renew(now);
+        true
     }
 
     /// `Tunn` wiped its keys and waits to be told to begin again.
@@ -368,6 +387,38 @@ mod tests {
         timing.sent(kind::RESPONSE, false, at(8));
         timing.sent(kind::RESPONSE, false, at(128));
         assert_eq!(timing.in_vain(), Span::ZERO);
+    }
+
+    #[test]
+    fn a_peer_that_is_heard_while_handshakes_come_to_nothing_is_asked_at_once_and_until_it_answers() {
+        let mut timing = Timing::new(true, Some(25), START);
+        timing.established(true, START);
+        // Silence: data, and attempts that nobody answers.
+        timing.sent(kind::DATA, true, at(10));
+        for secs in [15, 16, 21] {
+            timing.sent(kind::INITIATION, false, at(secs));
+        }
+        timing.heard(true, at(23));
+        assert!(!timing.wants_handshake(at(23)), "the data is answered, and the next attempt not due");
+        assert!(timing.insists(at(23)) && timing.wants_handshake(at(23)));
+        // Heard all the while, it is asked a few times, not at each packet.
+        let mut attempts = 0;
+        for tenth in 230..330 {
+            let now = START + Span::from_millis(tenth * 100);
+            timing.heard(true, now);
+            let _ = timing.insists(now);
+            if timing.wants_handshake(now) {
+                timing.sent(kind::INITIATION, false, now);
+                attempts += 1;
+            }
+        }
+        assert!((4..=8).contains(&attempts), "{attempts} in ten seconds");
+        timing.established(true, at(33));
+        timing.heard(true, at(34));
+        assert!(!timing.insists(at(34)) && !timing.wants_handshake(at(34)));
+        // One message that was lost is nothing.
+        timing.sent(kind::INITIATION, false, at(153));
+        assert!(!timing.insists(at(155)));
     }
 
     #[test]

@@ -9,6 +9,8 @@ use thinlane_model::{Boot, Span};
 const DOUBT: Span = Span::from_secs(11);
 /// ... and of this length one that has never led there, where there is another.
 const FIRST_DOUBT: Span = Span::from_secs(3);
+/// The time of a few attempts, for one on which the peer is heard again and may hear again, too.
+const RECOVERY: Span = Span::from_secs(3);
 
 /// What is known of one way to the peer.
 #[derive(Debug, Default)]
@@ -19,6 +21,8 @@ pub struct Doubt {
     choice: bool,
     /// When the way there was last doubted.
     doubted: Option<Boot>,
+    /// When the peer was heard again here, though not that it hears; since the way was last doubted.
+    stirred: Option<Boot>,
 }
 
 impl Doubt {
@@ -37,6 +41,17 @@ impl Doubt {
         *self = Self::default();
     }
 
+    /// The peer is heard after a silence, and nothing shows yet that it hears. That is to be asked at once, and for so long
+    /// the way is not left; but only once before it is, for a way may lead in one direction alone. `true`: this was the
+    /// first time.
+    pub fn stirs(&mut self, now: Boot) -> bool {
+        let first = self.unanswered.is_some() && self.stirred.is_none();
+        if first {
+            self.stirred = Some(now);
+        }
+        first
+    }
+
     /// Since when an answer is missing.
     pub fn unanswered(&self) -> Option<Boot> {
         self.unanswered
@@ -47,6 +62,7 @@ impl Doubt {
         let due = self.due().is_some_and(|at| at <= now);
         if due {
             self.doubted = Some(now);
+            self.stirred = None;
         }
         due
     }
@@ -55,6 +71,32 @@ impl Doubt {
     pub fn due(&self) -> Option<Boot> {
         let since = self.unanswered?;
         let patience = if self.choice { FIRST_DOUBT } else { DOUBT };
-        Some(self.doubted.map_or(since, |doubted| doubted.max(since)) + patience)
+        let due = self.doubted.map_or(since, |doubted| doubted.max(since)) + patience;
+        Some(self.stirred.map_or(due, |stirred| due.max(stirred + RECOVERY)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(secs: u64) -> Boot {
+        Boot(1_000_000 + secs * 1000)
+    }
+
+    #[test]
+    fn a_peer_that_stirs_has_the_time_of_a_few_attempts_once_for_each_time_that_the_way_is_doubted() {
+        let mut doubt = Doubt::default();
+        assert!(!doubt.stirs(at(0)), "nothing is missing");
+        doubt.asked(at(0));
+        assert!(doubt.stirs(at(4)));
+        assert_eq!(doubt.due(), Some(at(11)), "there was time enough");
+        assert!(!doubt.stirs(at(10)) && doubt.is_due(at(11)));
+        assert!(doubt.stirs(at(21)));
+        assert!(!doubt.is_due(at(22)) && !doubt.stirs(at(23)) && doubt.is_due(at(24)));
+        assert!(!doubt.is_due(at(34)) && doubt.is_due(at(35)), "the next way has its own time");
+        assert!(doubt.stirs(at(36)));
+        doubt.heard();
+        assert_eq!(doubt.due(), None);
     }
 }

@@ -20,6 +20,8 @@ const REKEY_LATE: Duration = Duration::from_secs(165);
 const KEY_LIFE: Duration = Duration::from_secs(180);
 /// Handshake messages further apart than this are not the repetitions of one attempt.
 const APART: Duration = Duration::from_secs(15);
+/// A peer that says something after not having been heard for so long may have come back.
+const SILENCE: Duration = Duration::from_secs(2);
 /// `Tunn`'s own timers are looked at this often while packets cross ...
 const BUSY: Duration = Duration::from_millis(250);
 /// ... and this often otherwise.
@@ -42,6 +44,8 @@ pub struct Timing {
     shaking: Option<(Instant, bool)>,
     /// The first data that was heard since something was sent.
     unacknowledged: Option<Instant>,
+    /// When the peer was last heard.
+    heard: Instant,
     /// The next handshake is due at once.
     hurried: bool,
     busy_until: Instant,
@@ -60,6 +64,7 @@ impl Timing {
             doubt: Doubt::default(),
             shaking: None,
             unacknowledged: None,
+            heard: now,
             hurried: false,
             busy_until: now,
         }
@@ -120,11 +125,19 @@ impl Timing {
     pub fn heard(&mut self, data: bool, now: Instant) {
         if !self.is_in_vain() {
             self.doubt.heard();
+        } else if self.was_silent(now) && self.doubt.stirs(boot(now)) {
+            // Perhaps it is back: a handshake tells, before this way is left for another.
+            self.hurry();
         }
+        self.heard = now;
         if data {
             self.unacknowledged.get_or_insert(now);
             self.busy_until = now + IDLE;
         }
+    }
+
+    fn was_silent(&self, now: Instant) -> bool {
+        now >= self.heard + SILENCE
     }
 
     /// A handshake was completed.
@@ -292,6 +305,27 @@ mod tests {
         timing.sent(true, at(31));
         timing.heard(true, at(32));
         assert!(!timing.doubts(at(60)), "a key that nobody uses yet");
+    }
+
+    #[test]
+    fn a_peer_that_comes_back_just_before_its_way_is_left_is_asked_at_once_and_the_way_kept() {
+        let mut timing = Timing::new(25, at(0));
+        timing.established(true, at(0));
+        timing.heard(true, at(1));
+        // Silence from here on.
+        timing.sent(true, at(2));
+        timing.began(at(7));
+        timing.began(at(12));
+        assert!(!timing.doubts(at(12)) && !timing.wants_handshake(at(12)));
+        timing.heard(true, Instant::from_millis(1_012_900));
+        assert!(timing.wants_handshake(at(13)), "it is asked at once");
+        assert!(!timing.doubts(at(13)), "the way is left while it is asked");
+        timing.began(at(13));
+        timing.heard(false, at(14));
+        timing.established(true, at(14));
+        timing.sent(true, at(14));
+        timing.heard(true, at(15));
+        assert!((15..60).all(|secs| !timing.doubts(at(secs))), "it is left all the same");
     }
 
     #[test]

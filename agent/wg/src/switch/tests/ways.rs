@@ -18,6 +18,8 @@ struct Open {
     pinhole: bool,
     /// The relay knows where the engineer is.
     engineer: bool,
+    /// The relay carries anything at all.
+    relay: bool,
 }
 
 struct Ways {
@@ -32,8 +34,8 @@ impl Ways {
         let mut ends = Ends::with_fallback(Some(place(RELAY)));
         clock::set(ends.now);
         ends.settle();
-        let mut ways =
-            Self { begun: ends.now.mono, ends, open: Open { up: true, down: true, pinhole: false, engineer: false } };
+        let open = Open { up: true, down: true, pinhole: false, engineer: false, relay: true };
+        let mut ways = Self { begun: ends.now.mono, ends, open };
         ways.ask();
         // The engineer's end says in 3 s that it has the answer.
         ways.pass(Span::from_secs(4));
@@ -53,7 +55,8 @@ impl Ways {
             for (to, datagram) in up {
                 let relayed = to == place(RELAY);
                 self.open.engineer |= relayed;
-                let (from, passes) = if relayed { (to, self.open.pinhole) } else { (place(1), self.open.up) };
+                let (from, passes) =
+                    if relayed { (to, self.open.relay && self.open.pinhole) } else { (place(1), self.open.up) };
                 if passes {
                     ends.gateway.take_datagrams(&datagram, usize::MAX, from, now, &mut ends.at_gateway);
                 }
@@ -61,7 +64,8 @@ impl Ways {
             for (to, datagram) in down {
                 let relayed = to == place(RELAY);
                 self.open.pinhole |= relayed;
-                let (from, passes) = if relayed { (to, self.open.engineer) } else { (place(DIRECT), self.open.down) };
+                let (from, passes) =
+                    if relayed { (to, self.open.relay && self.open.engineer) } else { (place(DIRECT), self.open.down) };
                 if passes {
                     ends.engineer.take_datagrams(&datagram, usize::MAX, from, now, &mut ends.at_engineer);
                 }
@@ -217,4 +221,41 @@ fn a_way_that_is_tried_in_vain_is_left_where_a_handshake_succeeds_elsewhere() {
     ways.ask();
     assert_eq!(ways.answers(), 2);
     assert_eq!(ways.at(), [Some(place(1)), Some(place(DIRECT))]);
+}
+
+#[test]
+fn where_both_ways_were_dead_the_lane_is_where_the_gateway_is_heard_again_at_once() {
+    for tried in [DIRECT, RELAY] {
+        let mut ways = Ways::direct();
+        (ways.open.up, ways.open.down, ways.open.relay) = (false, false, false);
+        ways.ask();
+        ways.pass(Span::from_secs(11));
+        ways.change_to(tried);
+        // Between two attempts of either end.
+        ways.pass(Span::from_millis(9_500));
+        assert_eq!(ways.at()[1], Some(place(tried)));
+        assert!(ways.engineers().in_vain > Span::ZERO);
+        (ways.open.up, ways.open.down) = (true, true);
+        let before = ways.answers();
+        ways.answer();
+        assert_eq!(ways.engineers().in_vain, Span::ZERO, "it was not asked whether it hears");
+        assert_eq!(ways.at(), [Some(place(1)), Some(place(DIRECT))]);
+        ways.ask();
+        assert_eq!(ways.answers(), before + 2, "the gateway's own word, and the answer");
+    }
+}
+
+#[test]
+fn a_gateway_that_only_speaks_is_asked_now_and_then_whether_it_hears() {
+    let mut ways = Ways::direct();
+    ways.open.up = false;
+    ways.answer();
+    ways.pass(Span::from_secs(16));
+    let before = ways.engineers().tx_bytes;
+    for _ in 0..100 {
+        ways.answer();
+        ways.pass(STEP);
+    }
+    let initiations = (ways.engineers().tx_bytes - before) / 148;
+    assert!((2..=12).contains(&initiations), "{initiations} in ten seconds");
 }
