@@ -6,6 +6,7 @@
 //! * [`signals`]: what asks this one to end.
 //! * [`terminal`]: typing without echo, keys, size.
 //! * [`identity`] tells a process from a later one with its id, [`interfaces`] whether lanes may have an interface.
+//! * [`sockets`]: what is asked of those towards a gateway.
 
 use std::path::PathBuf;
 
@@ -22,9 +23,9 @@ mod unix;
 mod windows;
 
 #[cfg(not(target_os = "linux"))]
-pub use elsewhere::{identity, inside, interfaces};
+pub use elsewhere::{identity, inside, interfaces, sockets};
 #[cfg(target_os = "linux")]
-pub use linux::{identity, inside, interfaces};
+pub use linux::{identity, inside, interfaces, sockets};
 #[cfg(unix)]
 pub use unix::{files, process, signals, terminal};
 #[cfg(windows)]

@@ -5,6 +5,7 @@ mod drive;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use smoltcp::time::Instant;
@@ -18,6 +19,7 @@ use crate::inner::Inner;
 use crate::local::{self, Bells};
 use crate::path::Path;
 use crate::stack::Stack;
+use crate::told::News;
 use crate::tunnel::Tunnel;
 
 /// Events that wait to be looked at; hints beyond these are lost, they repeat.
@@ -43,7 +45,12 @@ pub struct Config {
     pub asset: SocketAddrV4,
     /// The longest packet that the gateway takes.
     pub mtu: u16,
+    /// What is asked of every socket towards the peer.
+    pub prepare: Prepare,
 }
+
+/// Sets of a fresh socket what only some operating systems have; one of which it cannot be had is used all the same.
+pub type Prepare = fn(&std::net::UdpSocket) -> std::io::Result<()>;
 
 /// Why a lane cannot begin here.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +74,8 @@ pub enum Event {
     Handshake,
     /// Something that a person should know.
     Hint(Hint),
+    /// Of the way to the gateway; 0 is [`Config::endpoint`], 1 [`Config::fallback`].
+    Way(News),
 }
 
 /// Something that a person should know; in text one sentence and what to do.
@@ -127,6 +136,8 @@ pub(crate) struct Shared {
     /// No local connection goes on.
     pub(crate) closing: Notify,
     events: mpsc::Sender<Event>,
+    /// The way that the gateway was last heard, or is looked for.
+    pub(crate) way: AtomicUsize,
     begun: std::time::Instant,
 }
 
@@ -139,7 +150,7 @@ impl Forward {
         let seed = u64::from_le_bytes(seed.try_into().expect("eight bytes"));
         let index = u32::from_le_bytes(index[..4].try_into().expect("four bytes"));
         let endpoint = config.endpoint.clone();
-        let path = Path::open(config.endpoint, config.fallback)
+        let path = Path::open(config.endpoint, config.fallback, config.prepare)
             .await
             .map_err(|source| StartError::Endpoint { endpoint, source })?;
         let local = door.address();
@@ -157,6 +168,7 @@ impl Forward {
             bells: Bells::default(),
             closing: Notify::new(),
             events,
+            way: AtomicUsize::new(path.way()),
             begun: std::time::Instant::now(),
         });
         let (near, answers) = match door.open().map_err(StartError::Door)? {
@@ -175,6 +187,11 @@ impl Forward {
     /// Where local tools connect to.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
+    }
+
+    /// The way that is taken: 0 is [`Config::endpoint`], 1 [`Config::fallback`].
+    pub fn way(&self) -> usize {
+        self.shared.way.load(Ordering::Relaxed)
     }
 
     /// The next thing that it tells; `None`: it has come to an end by itself, which it should not.

@@ -6,7 +6,8 @@
 //!
 //! * [`inner`] is what is inside the tunnel: [`stack`] for TCP (smoltcp), [`datagrams`] for UDP, [`reassembly`] of
 //!   fragments. Pure: packets, bytes and the time come in, packets and bytes go out.
-//! * [`tunnel`] encrypts (boringtun's `Tunn`), when is decided by [`timing`], when another way is tried by [`Doubt`]; both are pure as well.
+//! * [`tunnel`] encrypts (boringtun's `Tunn`), when is decided by [`timing`], when another way is tried by [`Doubt`],
+//!   what is said of it by [`Told`]; all three are pure as well.
 //! * [`Forward`] is the shell around both; [`path`] follows the network underneath.
 //!
 //! Nothing here is of one operating system only.
@@ -24,8 +25,10 @@ pub mod random;
 pub mod reassembly;
 pub mod stack;
 pub mod timing;
+mod told;
 pub mod tunnel;
 
 pub use doubt::Doubt;
-pub use forward::{Config, Door, DoorError, Event, Forward, Hint, StartError};
+pub use forward::{Config, Door, DoorError, Event, Forward, Hint, Prepare, StartError};
 pub use fuzz::{fuzz_inner, fuzz_seeds};
+pub use told::{News, Told};

@@ -8,6 +8,8 @@ use thinlane_model::Endpoint;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
+use crate::forward::Prepare;
+
 /// How much the operating system may keep of what arrives in a burst, in bytes; it may give less.
 const BUFFER: usize = 2 * 1024 * 1024;
 /// How long a name server may take.
@@ -15,29 +17,40 @@ const LOOKUP: Duration = Duration::from_secs(5);
 /// Addresses of one name that are tried.
 const MOST: usize = 8;
 
+/// One address of the peer's, and of which of its endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Candidate {
+    way: usize,
+    address: SocketAddr,
+}
+
 /// Where the peer is, and the socket that reaches it.
 pub struct Path {
     socket: UdpSocket,
+    prepare: Prepare,
     endpoints: Vec<Endpoint>,
-    candidates: Vec<SocketAddr>,
+    candidates: Vec<Candidate>,
     at: usize,
     /// Where the peer was last heard from, which is where it is.
     heard: Option<SocketAddr>,
+    /// The endpoint that leads there: 0 or 1.
+    way: usize,
     /// The address that this machine uses towards the peer; `None`: it has none now.
     own: Option<IpAddr>,
-    found: mpsc::Receiver<Vec<SocketAddr>>,
-    finds: mpsc::Sender<Vec<SocketAddr>>,
+    found: mpsc::Receiver<Vec<Candidate>>,
+    finds: mpsc::Sender<Vec<Candidate>>,
 }
 
 impl Path {
     /// Finds the peer's addresses, those of `endpoint` before those of `fallback`, and makes a socket for the first.
-    pub async fn open(endpoint: Endpoint, fallback: Option<Endpoint>) -> io::Result<Self> {
+    pub async fn open(endpoint: Endpoint, fallback: Option<Endpoint>, prepare: Prepare) -> io::Result<Self> {
         let endpoints: Vec<Endpoint> = std::iter::once(endpoint).chain(fallback).collect();
         let candidates = look_up_all(&endpoints).await?;
-        let first = *candidates.first().ok_or_else(|| io::Error::other("the name has no address"))?;
+        let Candidate { way, address } =
+            *candidates.first().ok_or_else(|| io::Error::other("the name has no address"))?;
         let (finds, found) = mpsc::channel(1);
-        let socket = bind(first)?;
-        Ok(Self { socket, endpoints, candidates, at: 0, heard: None, own: own_address(first), found, finds })
+        let (socket, own) = (bind(address, prepare)?, own_address(address));
+        Ok(Self { socket, prepare, endpoints, candidates, at: 0, heard: None, way, own, found, finds })
     }
 
     pub fn socket(&self) -> &UdpSocket {
@@ -46,8 +59,13 @@ impl Path {
 
     /// Where datagrams go.
     pub fn to(&self) -> SocketAddr {
-        let known = self.heard.or_else(|| self.candidates.get(self.at).copied());
+        let known = self.heard.or_else(|| self.candidates.get(self.at).map(|it| it.address));
         known.unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, 0).into())
+    }
+
+    /// Which endpoint leads there: 0 is the first that was given, 1 the fallback.
+    pub fn way(&self) -> usize {
+        self.way
     }
 
     /// Whether the peer may be at more than one address.
@@ -57,6 +75,11 @@ impl Path {
 
     /// An authentic message came from there.
     pub fn heard(&mut self, from: SocketAddr) {
+        if self.heard != Some(from)
+            && let Some(known) = self.candidates.iter().find(|it| it.address == from)
+        {
+            self.way = known.way;
+        }
         self.heard = Some(from);
     }
 
@@ -84,6 +107,7 @@ impl Path {
             _ => self.at = (self.at + 1) % self.candidates.len().max(1),
         }
         self.heard = None;
+        self.way = self.candidates.get(self.at).map_or(self.way, |it| it.way);
         self.renew();
         if self.endpoints.iter().any(|endpoint| endpoint.as_socket_addr().is_none()) {
             let (endpoints, finds) = (self.endpoints.clone(), self.finds.clone());
@@ -101,7 +125,7 @@ impl Path {
 
     /// A fresh socket; if there is none to be had, the old one stays.
     fn renew(&mut self) {
-        match bind(self.to()) {
+        match bind(self.to(), self.prepare) {
             Ok(socket) => self.socket = socket,
             Err(error) => tracing::debug!(%error, "no fresh socket"),
         }
@@ -109,11 +133,17 @@ impl Path {
 }
 
 /// All addresses of some endpoints, in their order; an error only where none has any.
-async fn look_up_all(endpoints: &[Endpoint]) -> io::Result<Vec<SocketAddr>> {
-    let (mut all, mut error) = (Vec::new(), None);
-    for endpoint in endpoints {
+async fn look_up_all(endpoints: &[Endpoint]) -> io::Result<Vec<Candidate>> {
+    let (mut all, mut error): (Vec<Candidate>, _) = (Vec::new(), None);
+    for (way, endpoint) in endpoints.iter().enumerate() {
         match look_up(endpoint).await {
-            Ok(found) => all.extend(found.into_iter().filter(|address| !all.contains(address)).collect::<Vec<_>>()),
+            Ok(found) => {
+                for address in found {
+                    if all.iter().all(|known| known.address != address) {
+                        all.push(Candidate { way, address });
+                    }
+                }
+            }
             Err(why) => error = Some(why),
         }
     }
@@ -143,11 +173,14 @@ fn unspecified(to: SocketAddr) -> SocketAddr {
 }
 
 /// Not connected: so it survives a change of this machine's address, and errors of one moment are not kept.
-fn bind(to: SocketAddr) -> io::Result<UdpSocket> {
+fn bind(to: SocketAddr, prepare: Prepare) -> io::Result<UdpSocket> {
     let socket = std::net::UdpSocket::bind(unspecified(to))?;
     socket.set_nonblocking(true)?;
     // As much as the system allows is enough.
     let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(BUFFER);
+    if let Err(error) = prepare(&socket) {
+        tracing::debug!(%error, "a socket without all that was asked of it");
+    }
     UdpSocket::from_std(socket)
 }
 

@@ -4,10 +4,12 @@ mod gateway;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use gateway::Gateway;
-use thinlane_forward::{Door, Event, Forward, Hint};
+use thinlane_forward::{Door, Event, Forward, Hint, News};
 use thinlane_model::Protocol;
 
 /// Opens a lane to a gateway and waits for the first handshake.
@@ -162,8 +164,83 @@ async fn a_first_way_that_leads_nowhere_gives_way_to_the_second() {
     config.endpoint = nowhere.local_addr().expect("an address").into();
     let door = Door::like(Protocol::Tcp, 502).expect("a port");
     let mut forward = Forward::start(config, door).await.expect("a lane");
+    assert_eq!(forward.way(), 0, "it is tried first");
     let first = tokio::time::timeout(Duration::from_secs(20), forward.event()).await;
     assert_eq!(first.expect("in time"), Some(Event::Handshake));
+    assert_eq!(forward.way(), 1);
+}
+
+/// Another address that leads to a gateway, until it is told not to.
+struct Detour {
+    address: SocketAddr,
+    dead: Arc<AtomicBool>,
+}
+
+impl Detour {
+    fn to(gateway: SocketAddr) -> Detour {
+        let near = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let far = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let address = near.local_addr().expect("an address");
+        let dead = Arc::new(AtomicBool::new(false));
+        for socket in [&near, &far] {
+            socket.set_read_timeout(Some(Duration::from_millis(2))).expect("a timeout");
+        }
+        let told = dead.clone();
+        std::thread::spawn(move || {
+            let (mut room, mut tool) = (vec![0; 65_536], None);
+            let alive = || !told.load(Ordering::Relaxed);
+            while alive() {
+                if let Ok((length, from)) = near.recv_from(&mut room)
+                    && alive()
+                {
+                    tool = Some(from);
+                    let _ = far.send_to(&room[..length], gateway);
+                }
+                if let (Ok((length, _)), Some(tool)) = (far.recv_from(&mut room), tool)
+                    && alive()
+                {
+                    let _ = near.send_to(&room[..length], tool);
+                }
+            }
+            // Still there, so that nobody is told that it is not.
+            std::thread::sleep(Duration::from_secs(60));
+        });
+        Detour { address, dead }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lane_that_leaves_a_dead_way_for_the_other_says_which_is_which() {
+    let gateway = Gateway::start(Protocol::Tcp);
+    let mut config = gateway.config();
+    let own = config.endpoint.as_socket_addr().expect("an address");
+    let detour = Detour::to(own);
+    config.fallback = Some(config.endpoint);
+    config.endpoint = detour.address.into();
+    let door = Door::like(Protocol::Tcp, 502).expect("a port");
+    let mut forward = Forward::start(config, door).await.expect("a lane");
+    let first = tokio::time::timeout(Duration::from_secs(20), forward.event()).await;
+    assert_eq!(first.expect("in time"), Some(Event::Handshake));
+    assert_eq!(forward.way(), 0);
+    let to = forward.local_addr();
+    let mut stream = program(move || talking(to)).await;
+    detour.dead.store(true, Ordering::Relaxed);
+    let waiting = program(move || {
+        stream.write_all(b"!").expect("room");
+        stream.read_exact(&mut [0]).expect("an echo");
+    });
+    let mut events = Vec::new();
+    tokio::select! {
+        () = waiting => {}
+        () = async {
+            while let Some(event) = forward.event().await {
+                events.push(event);
+            }
+        } => panic!("the lane ended"),
+    }
+    assert!(events.contains(&Event::Way(News::Left { from: 0, to: 1 })), "{events:?}");
+    assert!(!events.contains(&Event::Hint(Hint::Away)), "it was there at the first attempt: {events:?}");
+    assert_eq!(forward.way(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

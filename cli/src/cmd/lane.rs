@@ -334,6 +334,7 @@ async fn export(
         address: told.asset_address,
         forward: None,
         config: Some(&path),
+        way: None,
         left,
     })?;
     context.out.hint(&format!("when done: thinlane down {}", session.id));

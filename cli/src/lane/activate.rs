@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::forward::Hints;
 use super::state::alias;
-use super::ways::{Outside, Turn, Way, Ways};
+use super::ways::{Moved, Outside, Place, Way, Ways};
 use crate::api::Client;
 use crate::api::paths::verb;
 use crate::failure::{Exit, Failure, Result};
@@ -57,8 +57,8 @@ pub struct Lane {
 enum End {
     /// An interface of this machine, the device behind it, and where that may send.
     Interface { device: Userspace, events: mpsc::Receiver<Event>, name: String, ways: Box<Ways> },
-    /// A port on 127.0.0.1.
-    Forward { forward: Box<Forward>, hints: Hints },
+    /// A port on 127.0.0.1, and where the gateway may be.
+    Forward { forward: Box<Forward>, hints: Hints, ways: Vec<Way> },
 }
 
 /// What a lane says unasked.
@@ -68,6 +68,8 @@ pub enum Said {
     Handshake,
     /// Something that the person should know.
     Hint(String),
+    /// It goes another way.
+    Moved(Moved),
     /// It is gone, and not because we ended it.
     Gone,
     Nothing,
@@ -90,6 +92,14 @@ impl Lane {
         }
     }
 
+    /// The way that it takes, where there is more than one.
+    pub fn way(&self) -> Option<&Way> {
+        match &self.end {
+            End::Interface { ways, .. } => ways.chosen(),
+            End::Forward { forward, ways, .. } => ways.get(forward.way()).filter(|_| ways.len() > 1),
+        }
+    }
+
     /// What it says next.
     pub async fn next(&mut self) -> Said {
         match &mut self.end {
@@ -98,12 +108,13 @@ impl Lane {
                 Some(Event::InterfaceGone) | None => Said::Gone,
                 Some(_) => Said::Nothing,
             },
-            End::Forward { forward, hints } => match forward.event().await {
+            End::Forward { forward, hints, ways } => match forward.event().await {
                 Some(thinlane_forward::Event::Handshake) => Said::Handshake,
                 Some(thinlane_forward::Event::Hint(hint)) if hints.is_news(hint, Instant::now()) => {
                     Said::Hint(hint.to_string())
                 }
                 Some(thinlane_forward::Event::Hint(_)) => Said::Nothing,
+                Some(thinlane_forward::Event::Way(news)) => Moved::of(news, ways).map_or(Said::Nothing, Said::Moved),
                 None => Said::Gone,
             },
         }
@@ -146,7 +157,8 @@ impl Lane {
     }
 
     /// Goes another way if the gateway has stopped answering; to be called about once a second. What is new is said.
-    pub fn watch_way(&mut self, now: Boot) -> Option<Turn> {
+    /// Without an interface a lane finds its way itself, and says so in [`Lane::next`].
+    pub fn watch_way(&mut self, now: Boot) -> Option<Moved> {
         let End::Interface { device, ways, .. } = &mut self.end else { return None };
         let report = device.report(self.session)?;
         let seen = Outside {
@@ -155,14 +167,14 @@ impl Lane {
             from: report.endpoint,
             in_vain: report.in_vain,
         };
-        let turn = ways.look(now, seen)?;
-        if let Turn::Try { way, .. } = &turn
-            && let Err(error) = device.set_endpoint(self.session, way.address)
+        let turn = ways.look(now, seen);
+        if let Some(to) = turn.go
+            && let Err(error) = device.set_endpoint(self.session, to)
         {
             // The device has stopped; it says so itself.
             tracing::debug!(%error, "the lane stays on its way");
         }
-        Some(turn)
+        turn.said
     }
 
     fn has_shaken_hands(&mut self) -> bool {
@@ -202,7 +214,7 @@ pub async fn activate(client: &Client, request: RequestId, native: bool) -> Resu
 pub async fn bring_up(armed: &Armed, asset: &AssetName, iface: Option<&str>) -> Result<Lane> {
     let told = &armed.told;
     let session = told.session.id;
-    let (first, second) = ways(told).await?;
+    let (first, second) = places(told).await?;
     let endpoint = first.address;
     let mtu = mtu(told, [Some(&first), second.as_ref()].into_iter().flatten().any(|way| way.address.is_ipv6()));
     let iface = iface.map_or_else(|| format!("tl-{}", session.short()), str::to_owned);
@@ -242,7 +254,9 @@ pub async fn bring_up(armed: &Armed, asset: &AssetName, iface: Option<&str>) -> 
 /// Ends the lane in this process, behind a local port.
 pub async fn forward(armed: &Armed, door: Door) -> Result<Lane> {
     let forward = Box::new(super::forward::start(armed, door).await?);
-    Ok(Lane { session: armed.told.session.id, end: End::Forward { forward, hints: Hints::default() } })
+    let (first, second) = ways(&armed.told);
+    let ways = std::iter::once(first).chain(second).collect();
+    Ok(Lane { session: armed.told.session.id, end: End::Forward { forward, hints: Hints::default(), ways } })
 }
 
 /// Waits for the first handshake: from then on packets pass. A gateway with an endpoint of its own is tried there
@@ -252,7 +266,7 @@ pub async fn handshake(lane: &mut Lane, armed: &Armed) -> Result<()> {
     let mut fallback = Some(Instant::now() + DIRECT);
     loop {
         if fallback.take_if(|at| Instant::now() >= *at).is_some() && lane.give_way_up() {
-            eprintln!("{} does not answer; going through the relay", armed.told.endpoint);
+            say_given_up(armed);
         }
         let Some(left) = until.checked_duration_since(Instant::now()) else {
             let endpoint = match &armed.told.fallback {
@@ -267,9 +281,14 @@ pub async fn handshake(lane: &mut Lane, armed: &Armed) -> Result<()> {
         };
         // The event wakes at once; the report covers one that was dropped.
         match tokio::time::timeout(left.min(Duration::from_millis(200)), lane.next()).await {
-            Ok(Said::Handshake) => return Ok(()),
+            Ok(Said::Handshake) => {
+                if lane.forward().is_some() && lane.way().is_some_and(|way| way.path == Path::Relay) {
+                    say_given_up(armed);
+                }
+                return Ok(());
+            }
             Ok(Said::Gone) => return Err(lane.gone()),
-            Ok(Said::Hint(_) | Said::Nothing) => {}
+            Ok(Said::Hint(_) | Said::Moved(_) | Said::Nothing) => {}
             Err(_) if lane.has_shaken_hands() => return Ok(()),
             Err(_) => {}
         }
@@ -285,16 +304,26 @@ pub fn mtu(told: &Activated, over_ipv6: bool) -> u16 {
     }
 }
 
+fn say_given_up(armed: &Armed) {
+    eprintln!("{} does not answer; going through the relay", armed.told.endpoint);
+}
+
 /// The gateway's own endpoint, if it has one, and the relay.
-async fn ways(told: &Activated) -> Result<(Way, Option<Way>)> {
+fn ways(told: &Activated) -> (Way, Option<Way>) {
+    let second = told.fallback.as_ref().map(|relay| Way { path: Path::Relay, endpoint: relay.clone() });
+    let path = if second.is_some() { Path::Direct } else { told.session.path };
+    (Way { path, endpoint: told.endpoint.clone() }, second)
+}
+
+/// Both with their addresses. The second's is looked up while all is well, because it is wanted when it is not.
+async fn places(told: &Activated) -> Result<(Place, Option<Place>)> {
+    let (first, second) = ways(told);
     let second = async {
-        let relay = told.fallback.as_ref()?;
-        // Known while all is well, because it is wanted when it is not.
-        Some(Way { path: Path::Relay, endpoint: relay.clone(), address: resolve(relay).await.ok()? })
+        let way = second?;
+        Some(Place { address: resolve(&way.endpoint).await.ok()?, way })
     };
-    let (first, second) = tokio::join!(resolve(&told.endpoint), second);
-    let path = if told.fallback.is_some() { Path::Direct } else { told.session.path };
-    Ok((Way { path, endpoint: told.endpoint.clone(), address: first? }, second))
+    let (address, second) = tokio::join!(resolve(&first.endpoint), second);
+    Ok((Place { address: address?, way: first }, second))
 }
 
 fn interface_gone(iface: &str) -> Failure {

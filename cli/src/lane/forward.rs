@@ -11,6 +11,7 @@ use super::activate::Armed;
 use crate::api::Client;
 use crate::api::paths::item;
 use crate::failure::{Exit, Failure, Result, plain};
+use crate::system::sockets;
 
 /// The same hint is not given again within this time: a tool that tries again and again is told once.
 const AGAIN: Duration = Duration::from_secs(15);
@@ -74,6 +75,7 @@ pub async fn start(armed: &Armed, door: Door) -> Result<Forward> {
         asset: SocketAddrV4::new(told.asset_address, told.session.port),
         // A connection ends here anyway, so that its segments can fit every path, whatever it turns out to be.
         mtu: super::activate::mtu(told, true),
+        prepare: sockets::let_be_cut,
     };
     Forward::start(config, door).await.map_err(|error| match error {
         StartError::Endpoint { endpoint, source } => Failure::new(

@@ -10,7 +10,6 @@ use tokio::sync::mpsc;
 use super::activate::{Lane, Said, boot_clock};
 use super::child::Running;
 use super::watch::Seen;
-use super::ways::Turn;
 use super::{LaneEvent, Reporter, Signal, Signals};
 use crate::failure::Result;
 use crate::out::{text, time};
@@ -104,14 +103,8 @@ pub async fn hold(
             let left = clock.left(now);
             reporter.tell(&LaneEvent::Warning { session: lane.session, left, ends_at: ends_at(left) })?;
         }
-        match lane.watch_way(now) {
-            Some(Turn::Try { way, left: Some(left) }) => {
-                reporter.tell(&LaneEvent::Moved { session: lane.session, to: &way, left: Some(&left) })?;
-            }
-            Some(Turn::Back(way)) => {
-                reporter.tell(&LaneEvent::Moved { session: lane.session, to: &way, left: None })?;
-            }
-            Some(Turn::Try { left: None, .. }) | None => {}
+        if let Some(moved) = lane.watch_way(now) {
+            reporter.tell(&LaneEvent::Moved { session: lane.session, moved: &moved })?;
         }
         reporter.live(|| live_line(lane, &session, clock.left(now)));
         tokio::select! {
@@ -120,6 +113,7 @@ pub async fn hold(
             said = lane.next() => match said {
                 Said::Gone => return Ok(Ending::Gone),
                 Said::Hint(hint) => reporter.out().hint(&hint),
+                Said::Moved(moved) => reporter.tell(&LaneEvent::Moved { session: lane.session, moved: &moved })?,
                 Said::Handshake | Said::Nothing => {}
             },
             told = seen.recv(), if following => match told {

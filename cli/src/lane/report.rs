@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use thinlane_model::{self as model, SessionId, Span, Wall};
 use thinlane_wire::api::{RequestView, SessionView};
 
-use super::ways::Way;
+use super::ways::{Moved, Way, Why};
 use crate::cmd::request::missing;
 use crate::failure::{Failure, Result};
 use crate::out::{Out, clean, failure_json, text, time, with_schema};
@@ -31,14 +31,16 @@ pub enum LaneEvent<'a> {
         address: Ipv4Addr,
         forward: Option<SocketAddr>,
         config: Option<&'a Path>,
+        /// The way that it takes, where there is more than one and a handshake has shown it.
+        way: Option<&'a Way>,
         left: Span,
     },
     /// The end is near.
     Warning { session: SessionId, left: Span, ends_at: Option<Wall> },
     /// The end has moved.
     Extended { session: SessionId, left: Span, ends_at: Option<Wall> },
-    /// It goes another way: `left` stopped answering, or (`None`) the gateway answers there.
-    Moved { session: SessionId, to: &'a Way, left: Option<&'a Way> },
+    /// It goes another way.
+    Moved { session: SessionId, moved: &'a Moved },
     /// The lane is gone; `reason` as `end_reason`.
     Down { session: SessionId, reason: &'a str, detail: Option<&'a str> },
 }
@@ -140,7 +142,7 @@ fn to_json(event: &LaneEvent<'_>) -> Value {
             value["approvers"] = json!(view.decision.obligations.approvers);
             value
         }
-        LaneEvent::Up { session, iface, address, forward, config, left } => {
+        LaneEvent::Up { session, iface, address, forward, config, way, left } => {
             let mut value = json!({
                 "event": "up", "session": session.id, "request": session.request, "asset": session.asset,
                 "task": session.task, "iface": iface, "asset_address": address, "asset_port": session.port,
@@ -152,6 +154,9 @@ fn to_json(event: &LaneEvent<'_>) -> Value {
             if let Some(config) = config {
                 value["config"] = json!(config);
             }
+            if let Some(way) = way {
+                (value["path"], value["endpoint"]) = (json!(way.path), json!(way.endpoint.to_string()));
+            }
             value
         }
         LaneEvent::Warning { session, left, ends_at } => {
@@ -160,8 +165,8 @@ fn to_json(event: &LaneEvent<'_>) -> Value {
         LaneEvent::Extended { session, left, ends_at } => {
             json!({ "event": "extended", "session": session, "remaining_seconds": left.as_secs(), "ends_at": ends_at })
         }
-        LaneEvent::Moved { session, to, .. } => {
-            let (path, endpoint) = (to.path, to.endpoint.to_string());
+        LaneEvent::Moved { session, moved } => {
+            let (path, endpoint) = (moved.to.path, moved.to.endpoint.to_string());
             json!({ "event": "moved", "session": session, "path": path, "endpoint": endpoint, "reason": sentence(event) })
         }
         LaneEvent::Down { session, reason, detail } => {
@@ -182,15 +187,20 @@ fn sentence(event: &LaneEvent<'_>) -> Option<String> {
             let by = if view.approvals.is_empty() { String::new() } else { format!(" by {}", text::joined(by)) };
             format!("{} is approved{by} for {}", view.id, time::duration(view.seconds))
         }
-        LaneEvent::Up { session, iface, address, forward, config, left } => {
-            let way = match (iface, forward, config) {
+        LaneEvent::Up { session, iface, address, forward, config, way, left } => {
+            let end = match (iface, forward, config) {
                 (Some(iface), ..) => format!("interface {iface}"),
                 (None, Some(forward), _) => format!("connect your tool to {forward}"),
                 (None, None, Some(config)) => format!("in {}", config.display()),
                 (None, None, None) => "armed".to_owned(),
             };
+            let by = match way.map(|way| (way.path, &way.endpoint)) {
+                Some((model::Path::Direct, own)) => format!(", directly to {own}"),
+                Some((model::Path::Relay, _)) => ", through the relay".to_owned(),
+                None => String::new(),
+            };
             format!(
-                "lane to {} is up: {address} {}/{}, {way}, {} left ({})",
+                "lane to {} is up: {address} {}/{}, {end}{by}, {} left ({})",
                 session.asset,
                 session.protocol,
                 session.port,
@@ -205,22 +215,56 @@ fn sentence(event: &LaneEvent<'_>) -> Option<String> {
             )
         }
         LaneEvent::Extended { left, .. } => format!("extended: {} left", time::countdown(*left)),
-        LaneEvent::Moved { to, left, .. } => {
-            let here = match to.path {
-                model::Path::Direct => to.endpoint.to_string(),
-                model::Path::Relay => "the relay".to_owned(),
-            };
-            match left.map(|left| (left.path, &left.endpoint)) {
-                Some((model::Path::Direct, own)) => {
-                    format!("the gateway's own address {own} stopped answering; going through {here}")
-                }
-                Some((model::Path::Relay, _)) => format!("the relay stopped answering; trying {here}"),
-                None => format!("the gateway answers again, through {here}"),
-            }
-        }
+        LaneEvent::Moved { moved, .. } => moved_sentence(moved),
         LaneEvent::Down { session, reason, detail } => {
             let detail = detail.map(|detail| format!(": {detail}")).unwrap_or_default();
             format!("lane {session} is down, {reason}{detail}")
         }
     })
+}
+
+/// What happened to the way, in the words of whoever watches a lane.
+fn moved_sentence(moved: &Moved) -> String {
+    fn own(way: &Way) -> Option<&model::Endpoint> {
+        (way.path == model::Path::Direct).then_some(&way.endpoint)
+    }
+    let here = own(&moved.to).map_or_else(|| "the relay".to_owned(), ToString::to_string);
+    match &moved.why {
+        Why::Left(left) => match own(left) {
+            Some(own) => format!("the gateway's own address {own} stopped answering; going through {here}"),
+            None => format!("the relay stopped answering; trying {here}"),
+        },
+        Why::Again => format!("the gateway answers again, through {here}"),
+        Why::Found(from) => match own(from) {
+            Some(own) => format!("the gateway has changed its way from its own address {own} to {here}"),
+            None => format!("the gateway has changed its way from the relay to its own address {here}"),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_of_way_is_told_as_it_happened() {
+        let own = Way { path: model::Path::Direct, endpoint: "gw.example:51820".parse().expect("an endpoint") };
+        let relay = Way { path: model::Path::Relay, endpoint: "hq.example:7443".parse().expect("an endpoint") };
+        let session = SessionId::from_random([1; 5]);
+        let told = |to: &Way, why: Why| {
+            let value = to_json(&LaneEvent::Moved { session, moved: &Moved { to: to.clone(), why } });
+            assert_eq!((&value["path"], &value["endpoint"]), (&json!(to.path), &json!(to.endpoint.to_string())));
+            value["reason"].as_str().unwrap_or_default().to_owned()
+        };
+        let left = "the gateway's own address gw.example:51820 stopped answering; going through the relay";
+        assert_eq!(told(&relay, Why::Left(own.clone())), left);
+        assert_eq!(told(&own, Why::Left(relay.clone())), "the relay stopped answering; trying gw.example:51820");
+        assert_eq!(told(&own, Why::Again), "the gateway answers again, through gw.example:51820");
+        // Nobody had missed it: nothing stopped, and nothing answers again.
+        for (to, from) in [(&relay, &own), (&own, &relay)] {
+            let sentence = told(to, Why::Found(from.clone()));
+            assert!(sentence.starts_with("the gateway has changed its way from"), "{sentence}");
+            assert!(!sentence.contains("again") && !sentence.contains("stopped"), "{sentence}");
+        }
+    }
 }

@@ -161,6 +161,7 @@ async fn up(
         address: told.asset_address,
         forward: lane.forward(),
         config: None,
+        way: lane.way(),
         left,
     });
     // The keys live on in the device only.

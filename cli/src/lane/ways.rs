@@ -1,11 +1,11 @@
-//! The ways to a gateway, and when a lane that has an interface changes from one to the other.
+//! The ways to a gateway, when a lane that has an interface changes from one to the other, and what is said of it.
 //!
-//! Pure: what crossed and the time come in. When a way is doubted is decided where lanes without an interface have it
-//! decided ([`Doubt`]).
+//! Pure: what crossed and the time come in. When a way is doubted, and when that is worth saying, is decided where lanes
+//! without an interface have it decided ([`Doubt`], [`Told`]).
 
 use std::net::SocketAddr;
 
-use thinlane_forward::Doubt;
+use thinlane_forward::{Doubt, News, Told};
 use thinlane_model::{Boot, Endpoint, Path, Span};
 
 /// An empty WireGuard message, in bytes: it keeps the path open and asks for no answer. What is sent between two looks
@@ -13,6 +13,8 @@ use thinlane_model::{Boot, Endpoint, Path, Span};
 const KEEPALIVE: u64 = 32;
 /// After a longer pause between two looks (this machine slept) nothing is missing yet: there was no time to answer.
 const SLEPT: Span = Span::from_secs(5);
+/// A gateway that says something after not having been heard for so long may have come back.
+const SILENCE: Span = Span::from_secs(2);
 
 /// One way to a gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +22,43 @@ pub struct Way {
     pub path: Path,
     /// As the controller gave it.
     pub endpoint: Endpoint,
+}
+
+/// A way, and the address that it leads to from here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    pub way: Way,
     pub address: SocketAddr,
+}
+
+/// What is said of a lane's way: where it leads now, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moved {
+    pub to: Way,
+    pub why: Why,
+}
+
+/// Why a lane goes another way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Why {
+    /// The gateway stopped answering at this one; it is looked for at the other.
+    Left(Way),
+    /// The gateway, of which that was said, answers again.
+    Again,
+    /// The gateway was not missed: it came to the other way by itself, from this one.
+    Found(Way),
+}
+
+impl Moved {
+    /// What news means, where these are the ways.
+    pub fn of(news: News, ways: &[Way]) -> Option<Moved> {
+        let way = |at: usize| ways.get(at).cloned();
+        Some(match news {
+            News::Left { from, to } => Moved { to: way(to)?, why: Why::Left(way(from)?) },
+            News::Again(at) => Moved { to: way(at)?, why: Why::Again },
+            News::Found { from, at } => Moved { to: way(at)?, why: Why::Found(way(from)?) },
+        })
+    }
 }
 
 /// What is seen of a lane's outside.
@@ -35,62 +73,65 @@ pub struct Outside {
     pub in_vain: Span,
 }
 
-/// What is to be done, or said.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Turn {
-    /// Send there from now on; `left`: the way that stopped answering, if that has not been said of this silence yet.
-    Try { way: Way, left: Option<Way> },
-    /// The gateway answers again, another way than was said last.
-    Back(Way),
+/// What is to be done, and said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Turn {
+    /// Send there from now on.
+    pub go: Option<SocketAddr>,
+    pub said: Option<Moved>,
 }
 
 /// The ways there are, one or two, and the one in use.
 #[derive(Debug)]
 pub struct Ways {
     all: Vec<Way>,
+    addresses: Vec<SocketAddr>,
     at: usize,
-    /// The one that people were told of.
-    told: usize,
-    /// It was said of this silence.
-    said: bool,
+    told: Told,
     doubt: Doubt,
     looked: Option<Boot>,
+    /// When more had been received than at the look before.
+    heard: Option<Boot>,
     received: u64,
     sent: u64,
 }
 
 impl Ways {
     /// With the first in use; there is at least one.
-    pub fn new(first: Way, second: Option<Way>) -> Self {
-        let all = std::iter::once(first).chain(second).collect();
-        let doubt = Doubt::default();
-        Self { all, at: 0, told: 0, said: false, doubt, looked: None, received: 0, sent: 0 }
+    pub fn new(first: Place, second: Option<Place>) -> Self {
+        let (all, addresses) = std::iter::once(first).chain(second).map(|place| (place.way, place.address)).unzip();
+        let (told, doubt) = (Told::new(0), Doubt::default());
+        Self { all, addresses, at: 0, told, doubt, looked: None, heard: None, received: 0, sent: 0 }
+    }
+
+    /// The way in use; `None`: there is no other that it would have to be told from.
+    pub fn chosen(&self) -> Option<&Way> {
+        self.all.get(self.at).filter(|_| self.all.len() > 1)
     }
 
     /// Gives the first way up before it ever led anywhere; `None`: there is no other.
     pub fn give_up(&mut self) -> Option<SocketAddr> {
-        let other = self.all.get(self.at + 1)?;
+        let other = self.addresses.get(self.at + 1)?;
         self.at += 1;
-        self.told = self.at;
-        Some(other.address)
+        self.told = Told::new(self.at);
+        Some(*other)
     }
 
     /// Looks at what has crossed; about once a second.
-    pub fn look(&mut self, now: Boot, seen: Outside) -> Option<Turn> {
+    pub fn look(&mut self, now: Boot, seen: Outside) -> Turn {
         let slept = self.looked.replace(now).is_some_and(|looked| looked.until(now) > SLEPT);
-        // A gateway that is heard while no handshake succeeds does not hear us: the way leads in one direction only.
-        let heard = seen.received > self.received && seen.in_vain == Span::ZERO;
+        let heard = seen.received > self.received;
         let asked = seen.sent.saturating_sub(self.sent) > KEEPALIVE;
         (self.received, self.sent) = (seen.received, seen.sent);
-        if heard {
+        let before = if heard { self.heard.replace(now) } else { self.heard };
+        // A gateway that is heard while no handshake succeeds does not hear us: the way leads in one direction only.
+        if heard && seen.in_vain == Span::ZERO {
             self.doubt.heard();
-            self.said = false;
-            if let Some(at) = self.all.iter().position(|way| Some(way.address) == seen.from) {
+            if let Some(at) = self.addresses.iter().position(|address| Some(*address) == seen.from) {
                 self.at = at;
             }
-            let news = self.at != self.told;
-            self.told = self.at;
-            return self.all.get(self.at).filter(|_| news).cloned().map(Turn::Back);
+            let said = self.told.heard(self.at).and_then(|news| Moved::of(news, &self.all));
+            return Turn { go: None, said };
         }
         if slept {
             self.doubt.heard();
@@ -98,117 +139,19 @@ impl Ways {
         if asked {
             self.doubt.asked(now);
         }
+        if heard && before.is_none_or(|before| before.until(now) >= SILENCE) {
+            // Or has it just come back? The device asks; until it can know, the way is kept.
+            let _ = self.doubt.stirs(now);
+        }
         if self.all.len() < 2 || !self.doubt.is_due(now) {
-            return None;
+            return Turn::default();
         }
-        let left = self.all.get(self.at).cloned();
+        let from = self.at;
         self.at = (self.at + 1) % self.all.len();
-        let left = left.filter(|_| !std::mem::replace(&mut self.said, true));
-        if left.is_some() {
-            self.told = self.at;
-        }
-        self.all.get(self.at).cloned().map(|way| Turn::Try { way, left })
+        let said = self.told.tries(from, self.at).and_then(|news| Moved::of(news, &self.all));
+        Turn { go: self.addresses.get(self.at).copied(), said }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn way(path: Path, port: u16) -> Way {
-        let address = SocketAddr::from(([192, 0, 2, 1], port));
-        Way { path, endpoint: address.to_string().parse().expect("an endpoint"), address }
-    }
-
-    fn both() -> (Ways, Way, Way) {
-        let (direct, relay) = (way(Path::Direct, 1), way(Path::Relay, 2));
-        (Ways::new(direct.clone(), Some(relay.clone())), direct, relay)
-    }
-
-    fn at(secs: u64) -> Boot {
-        Boot(1_000_000 + secs * 1000)
-    }
-
-    fn crossed(received: u64, sent: u64) -> Outside {
-        Outside { received, sent, ..Outside::default() }
-    }
-
-    #[test]
-    fn a_way_that_stops_answering_is_left_after_eleven_seconds_and_that_is_said_once() {
-        let (mut ways, direct, relay) = both();
-        assert_eq!(ways.look(at(0), crossed(500, 500)), None);
-        let mut turns = Vec::new();
-        for sec in 1..40 {
-            turns.extend(ways.look(at(sec), crossed(500, 500 + sec * 100)).map(|turn| (sec, turn)));
-        }
-        let again = |way: &Way| Turn::Try { way: way.clone(), left: None };
-        let first = Turn::Try { way: relay.clone(), left: Some(direct.clone()) };
-        assert_eq!(turns, [(12, first), (23, again(&direct)), (34, again(&relay))]);
-        // It answers where it was said that it would be looked for.
-        assert_eq!(ways.look(at(40), crossed(600, 9000)), None);
-    }
-
-    #[test]
-    fn whoever_answers_at_the_old_way_after_all_is_told_of() {
-        let (mut ways, direct, _) = both();
-        assert_eq!(ways.look(at(0), crossed(500, 500)), None);
-        let turns = (1..30).filter_map(|sec| ways.look(at(sec), crossed(500, 500 + sec * 100))).count();
-        assert_eq!(turns, 2, "to the relay and back");
-        assert_eq!(ways.look(at(30), crossed(600, 9000)), Some(Turn::Back(direct)));
-        assert_eq!(ways.look(at(31), crossed(700, 9100)), None);
-    }
-
-    #[test]
-    fn a_gateway_that_is_heard_and_does_not_hear_is_looked_for_elsewhere() {
-        let (mut ways, direct, relay) = both();
-        assert_eq!(ways.look(at(0), crossed(500, 500)), None);
-        let in_vain = |sec: u64| Span::from_secs(sec.saturating_sub(5));
-        let turns = (1..20).filter_map(|sec| {
-            let (received, sent) = (500 + sec * 100, 500 + sec * 100);
-            let seen = Outside { in_vain: in_vain(sec), ..crossed(received, sent) };
-            ways.look(at(sec), seen).map(|turn| (sec, turn))
-        });
-        let turns: Vec<_> = turns.collect();
-        assert_eq!(turns, [(17, Turn::Try { way: relay, left: Some(direct) })]);
-    }
-
-    #[test]
-    fn a_gateway_that_comes_by_another_way_is_said_to_be_there() {
-        let (mut ways, direct, relay) = both();
-        let heard = |received, way: &Way| Outside { from: Some(way.address), ..crossed(received, 500) };
-        assert_eq!(ways.look(at(0), heard(500, &direct)), None);
-        assert_eq!(ways.look(at(1), heard(600, &relay)), Some(Turn::Back(relay.clone())));
-        assert_eq!(ways.look(at(2), heard(700, &relay)), None);
-        let turns: Vec<Turn> = (3..20).filter_map(|sec| ways.look(at(sec), crossed(700, 500 + sec * 100))).collect();
-        assert_eq!(turns, [Turn::Try { way: direct, left: Some(relay) }]);
-    }
-
-    #[test]
-    fn an_idle_lane_and_one_that_is_answered_stay_where_they_are() {
-        let (mut ways, ..) = both();
-        assert_eq!(ways.look(at(0), crossed(500, 500)), None);
-        // Keepalives that cross each other's silence.
-        for sec in 1..600 {
-            assert_eq!(ways.look(at(sec), crossed(500, 500 + sec / 25 * KEEPALIVE)), None, "{sec}");
-        }
-        for sec in 600..700 {
-            assert_eq!(ways.look(at(sec), crossed(500 + sec / 10, 9000 + sec * 100)), None, "{sec}");
-        }
-    }
-
-    #[test]
-    fn a_machine_that_slept_gives_the_gateway_time_to_answer() {
-        let (mut ways, ..) = both();
-        assert_eq!(ways.look(at(0), crossed(500, 500)), None);
-        assert_eq!(ways.look(at(1), crossed(500, 700)), None);
-        assert_eq!(ways.look(at(3600), crossed(500, 900)), None);
-        assert_eq!(ways.look(at(3601), crossed(500, 1100)), None);
-    }
-
-    #[test]
-    fn where_there_is_one_way_only_it_is_kept() {
-        let mut ways = Ways::new(way(Path::Relay, 2), None);
-        assert!((0..100).all(|sec| ways.look(at(sec), crossed(500, 500 + sec * 100)).is_none()));
-        assert_eq!(ways.give_up(), None);
-    }
-}
+mod tests;

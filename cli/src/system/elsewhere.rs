@@ -64,6 +64,18 @@ pub mod interfaces {
     }
 }
 
+/// What is asked of sockets.
+pub mod sockets {
+    use std::io;
+    use std::net::UdpSocket;
+
+    /// Whether datagrams may be cut on the way is left to the system: Windows and Darwin let them be, of sockets that are
+    /// not told otherwise.
+    pub fn let_be_cut(_socket: &UdpSocket) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// The command inside a lane.
 pub mod inside {
     use std::ffi::OsString;

@@ -1,4 +1,4 @@
-//! What only Linux has: /proc, the parent's death as a signal, interfaces of ours.
+//! What only Linux has: /proc, the parent's death as a signal, interfaces of ours, whether datagrams may be cut.
 
 /// Processes, told apart from later ones with the same id.
 pub mod identity {
@@ -89,6 +89,24 @@ pub mod interfaces {
             assert!(!has_capability("CapEff:\t0000000000000000\nCapBnd:\t0000000000001000\n", 12));
             assert!(!has_capability("", 12));
         }
+    }
+}
+
+/// What is asked of sockets.
+pub mod sockets {
+    use std::io;
+    use std::net::UdpSocket;
+
+    use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
+
+    /// Lets a narrow link on the way cut datagrams, instead of losing them where its routers do not say so: over IPv4
+    /// they leave without "don't fragment" (ip(7): IP_PMTUDISC_DONT), as those of lanes with an interface do. Over
+    /// IPv6 only senders cut.
+    pub fn let_be_cut(socket: &UdpSocket) -> io::Result<()> {
+        if socket.local_addr()?.is_ipv4() {
+            set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::DONT)?;
+        }
+        Ok(())
     }
 }
 

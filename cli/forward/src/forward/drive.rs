@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tokio::sync::oneshot;
 use super::{Event, Hint, Shared};
 use crate::local;
 use crate::path::Path;
+use crate::told::Told;
 use crate::tunnel::{Heard, Tunnel};
 
 /// Datagrams that are taken, and packets that are sent, before the others have their turn.
@@ -38,6 +40,9 @@ pub(super) struct Driver {
     room: Vec<u8>,
     used: Vec<Vec<u8>>,
     handshakes: u64,
+    /// What was said of the way; nothing before the first handshake.
+    told: Option<Told>,
+    /// It was said that the gateway does not answer.
     away: bool,
 }
 
@@ -52,6 +57,7 @@ impl Driver {
             room: vec![0; 65_536],
             used: Vec::new(),
             handshakes: 0,
+            told: None,
             away: false,
         }
     }
@@ -104,14 +110,39 @@ impl Driver {
         let outbox = &mut self.outbox;
         self.tunnel.tick(now, &mut |message| keep(outbox, message));
         if self.tunnel.doubts(now) {
-            // Before the first answer whoever waits for it says so.
-            if self.handshakes > 0 && !std::mem::replace(&mut self.away, true) {
-                self.shared.hint(Hint::Away);
-            }
-            if self.path.try_another() {
+            let from = self.path.way();
+            let other = self.path.try_another();
+            self.say_silent(from);
+            if other {
                 self.tunnel.hurry();
                 self.on_time(now);
             }
+        }
+    }
+
+    /// The gateway did not answer at a way, and is looked for elsewhere.
+    fn say_silent(&mut self, from: usize) {
+        let to = self.path.way();
+        self.shared.way.store(to, Relaxed);
+        // Before the first answer whoever waits for it says so.
+        let Some(told) = &mut self.told else { return };
+        match told.tries(from, to) {
+            Some(news) => self.shared.tell(Event::Way(news)),
+            // It is not where it was said to be looked for, either.
+            None if !std::mem::replace(&mut self.away, true) => self.shared.hint(Hint::Away),
+            None => {}
+        }
+    }
+
+    /// The gateway answers.
+    fn say_heard(&mut self) {
+        let at = self.path.way();
+        self.shared.way.store(at, Relaxed);
+        let away = std::mem::take(&mut self.away);
+        match self.told.get_or_insert_with(|| Told::new(at)).heard(at) {
+            Some(news) => self.shared.tell(Event::Way(news)),
+            None if away => self.shared.hint(Hint::Back),
+            None => {}
         }
     }
 
@@ -220,9 +251,7 @@ impl Driver {
             }
         }
         self.path.heard(from);
-        if std::mem::take(&mut self.away) {
-            self.shared.hint(Hint::Back);
-        }
+        self.say_heard();
         if self.tunnel.handshakes() > self.handshakes {
             self.handshakes = self.tunnel.handshakes();
             self.shared.tell(Event::Handshake);

@@ -69,6 +69,7 @@ impl Gateway {
             address: ENGINEER,
             asset: SocketAddrV4::new(ASSET, PORT),
             mtu: 1420,
+            prepare: |_| Ok(()),
         }
     }
 
