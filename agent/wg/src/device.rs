@@ -46,8 +46,8 @@ pub trait Device: Send {
     /// Another way to the peer; a waiting handshake leaves at once.
     ///
     /// At the engineer's end it is tried because the one before led nowhere: the lane stays there, whatever still comes
-    /// from elsewhere, until the ends have shaken hands, here or there. At a gateway of the userspace
-    /// backend it is the lane's fallback from now on, where it sends unless the peer was heard elsewhere.
+    /// from elsewhere, until the ends have shaken hands, here or there. At a gateway it is the lane's fallback from now
+    /// on, where it sends unless the peer was heard elsewhere.
     fn set_endpoint(&mut self, session: SessionId, endpoint: SocketAddr) -> Result<(), DeviceError>;
 
     /// Handshakes again at once in every lane that has an endpoint, and every 5 s until it succeeds: whoever forgot
@@ -111,7 +111,7 @@ pub struct LaneSpec {
     /// Where to send first; `None`: the peer is awaited, or `set_endpoint` follows.
     pub endpoint: Option<SocketAddr>,
     /// Where the peer is looked for as well when it is not heard any more where it was: the relay, at a gateway that has
-    /// an endpoint of its own, too. The kernel backend sends to one place only and leaves it out.
+    /// an endpoint of its own, too. The userspace backend sends its handshakes to both in turn, the kernel's changes over.
     pub fallback: Option<SocketAddr>,
     /// Seconds of silence after which an empty packet keeps the path open.
     pub keepalive: Option<u16>,

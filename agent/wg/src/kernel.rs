@@ -11,15 +11,16 @@
 //! stock client's are not: what its TCP expects could only be asked through the tunnel, and the answer takes a round trip
 //! for which the peer of a lane that is over would have to stay. Its connections end by their own timeouts.
 //!
-//! The thread sleeps while no handshake is awaited and no deadline is near. It dies with its process, and the interfaces
-//! do not: the table ends their lanes on time, and the next process removes them ([`Kernel::start`]).
+//! The thread sleeps while no handshake is awaited and no deadline is near, but for a look now and then whether the peer of
+//! a lane with a fallback is still heard where it was. It dies with its process, and the interfaces do not: the table ends
+//! their lanes on time, and the next process removes them ([`Kernel::start`]).
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use thinlane_model::{Boot, SessionId};
+use thinlane_model::{Boot, SessionId, Span};
 
 use crate::device::{Backend, Device, DeviceError, Event, LaneReport, LaneSpec};
 use crate::link::{Link, LinkError};
@@ -40,6 +41,8 @@ use worker::{Command, Worker};
 const COMMANDS: usize = 64;
 /// What fits into 1 500 bytes with IPv6, UDP and WireGuard around it.
 const MTU: u16 = 1420;
+/// Two keepalives of the peer's were lost, and a little more.
+const SILENCE: Span = Span::from_secs(55);
 /// An interface that is made to see whether one can be.
 const TRIAL: &str = "tl-trial";
 
@@ -57,14 +60,18 @@ pub struct KernelConfig {
     pub mark: Option<u32>,
     /// By which marks a gateway's lanes are locked; `None` on an engineer's machine, which has no table.
     pub marks: Option<Marks>,
+    /// A peer that was silent for so long is looked for at its lane's fallback, with new keys: the kernel sends its
+    /// handshakes to one place at a time.
+    pub silence: Span,
     /// Called on the device's thread, which waits meanwhile: hand the event on and return.
     pub events: Option<Box<dyn FnMut(Event) + Send>>,
 }
 
 impl KernelConfig {
-    /// The usual: MTU 1 420, any free port, no marks.
+    /// The usual: MTU 1 420, any free port, no marks, 55 s of silence.
     pub fn new(prefix: impl Into<String>, alias: impl Into<String>) -> Self {
-        Self { prefix: prefix.into(), alias: alias.into(), mtu: MTU, port: 0, mark: None, marks: None, events: None }
+        let (prefix, alias) = (prefix.into(), alias.into());
+        Self { prefix, alias, mtu: MTU, port: 0, mark: None, marks: None, silence: SILENCE, events: None }
     }
 }
 

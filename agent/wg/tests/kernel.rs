@@ -2,12 +2,15 @@
 
 mod lab;
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use lab::capture::Capture;
+use lab::hop::Hop;
 use lab::*;
 use thinlane_model::{Protocol, SessionId, Span};
 use thinlane_wg::kernel::Marks;
@@ -27,9 +30,13 @@ struct Node {
 
 impl Node {
     fn start(ns: &str, prefix: &str, marks: Option<Marks>) -> Self {
-        let (sender, events) = channel();
         let mut config = KernelConfig::new(prefix, ALIAS);
         config.marks = marks;
+        Self::of(ns, config)
+    }
+
+    fn of(ns: &str, mut config: KernelConfig) -> Self {
+        let (sender, events) = channel();
         config.events = Some(Box::new(move |event| {
             let _ = sender.send(event);
         }));
@@ -152,6 +159,173 @@ fn a_userspace_engineer_uses_a_kernel_gateway_and_roams() {
     assert!(udp_answers(&lab));
     let after = far.device.report(session(1)).expect("it is open");
     assert!(after.rx_bytes > report.rx_bytes, "counted on: {after:?} after {report:?}");
+}
+
+#[test]
+#[ignore = "needs a kernel with WireGuard: tests/vm runs it"]
+fn two_lanes_of_one_gateway_are_apart_and_a_wrong_preshared_key_opens_none() {
+    let lab = Lab::new();
+    let _echo = echo(&lab.device, PORT);
+    mark(&lab.gateway, Protocol::Udp);
+    let keys = Keys::new();
+    let mut far = gateway(&lab, &keys, Protocol::Udp, LONG);
+    let _near = engineer(&lab, &keys, endpoint(&far));
+    let (other, mut second) = (Keys::new(), tuple(Protocol::Udp));
+    second.engineer = Ipv4Addr::new(198, 19, 0, 9);
+    // What one session holds another does not get.
+    assert!(matches!(
+        far.device.open(gateway_spec(&other, 2, tuple(Protocol::Udp), boot_in(LONG))),
+        Err(DeviceError::AddressTaken { .. })
+    ));
+    assert!(matches!(far.device.open(gateway_spec(&keys, 2, second, boot_in(LONG))), Err(DeviceError::KeyTaken(_))));
+    let over = gateway_spec(&other, 2, second, thinlane_wg::boot().expect("a clock"));
+    assert!(matches!(far.device.open(over), Err(DeviceError::Ended(_))));
+    far.device.open(gateway_spec(&other, 2, second, boot_in(LONG))).expect("another lane");
+    let port = far.device.port(session(2)).expect("a port of its own");
+    assert_ne!(port, endpoint(&far).port());
+
+    let at = SocketAddr::from((GATEWAY_WAN, port));
+    let mut wrong = engineer_spec(&other, 2, at, second.engineer);
+    wrong.preshared = Some(Keys::new().preshared);
+    let mut end = End::start(&lab.engineer, "tl-two", 0);
+    end.device.open(wrong).expect("a lane opens here");
+    // Its first try and the two repetitions.
+    std::thread::sleep(Duration::from_secs(3));
+    let report = far.device.report(session(2)).expect("it is open");
+    assert!(report.rx_bytes >= 148 && report.last_handshake.is_none(), "it was heard, and not believed: {report:?}");
+    end.device.close(session(2)).expect("it is open");
+    end.device.open(engineer_spec(&other, 2, at, second.engineer)).expect("a lane opens here");
+    far.wait_for(Event::Handshake(session(2)));
+    assert!(udp_answers(&lab), "the first lane knows nothing of it");
+    far.device.close(session(2)).expect("it is open");
+    assert!(udp_answers(&lab), "the first lane goes on");
+    assert!(!traces(&lab.gateway).contains(&second.engineer.to_string()));
+}
+
+#[test]
+#[ignore = "needs a kernel with WireGuard: tests/vm runs it"]
+fn a_silent_engineer_is_looked_for_at_the_lanes_other_place() {
+    let lab = Lab::new();
+    let _echo = echo(&lab.device, PORT);
+    mark(&lab.gateway, Protocol::Udp);
+    let keys = Keys::new();
+    let place = SocketAddr::from(([10, 77, 0, 3], 7443));
+    let relay = within(&lab.engineer, move || UdpSocket::bind(place).expect("a free port"));
+    relay.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+    let initiation = |why: &str| {
+        let mut buffer = [0; 200];
+        let (length, _) = relay.recv_from(&mut buffer).expect(why);
+        assert_eq!((length, &buffer[..4]), (148, &[1, 0, 0, 0][..]), "the beginning of a handshake");
+    };
+    let mut config = KernelConfig::new("tl-", ALIAS);
+    (config.marks, config.silence) = (Some(MARKS), Span::from_secs(5));
+    let mut far = Node::of(&lab.gateway, config);
+    let mut spec = gateway_spec(&keys, 1, tuple(Protocol::Udp), boot_in(LONG));
+    (spec.fallback, spec.keepalive) = (Some(place), Some(25));
+    far.device.open(spec.clone()).expect("a lane opens");
+    let near = engineer(&lab, &keys, endpoint(&far));
+    let at = |end: &End| Some(SocketAddr::from(([10, 77, 0, 1], end.port())));
+    // One who is heard is left where he is, for much longer.
+    for _ in 0..8 {
+        assert!(udp_answers(&lab));
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    assert_eq!(far.device.report(session(1)).expect("it is open").endpoint, at(&near));
+    // A name that was resolved late: nobody is called away for it.
+    far.device.set_endpoint(session(1), place).expect("it is open");
+    assert_eq!(far.device.report(session(1)).expect("it is open").endpoint, at(&near));
+    let silent = Instant::now();
+    drop(near);
+    initiation("one who is silent is looked for there");
+    assert!(silent.elapsed() >= Duration::from_secs(3), "{:?}", silent.elapsed());
+    // Who comes back to the old place is heard there all the same.
+    let near = engineer(&lab, &keys, endpoint(&far));
+    assert!(udp_answers(&lab));
+    assert_eq!(far.device.report(session(1)).expect("it is open").endpoint, at(&near));
+    drop(near);
+
+    // An agent that starts again looks where the engineer was heard last, who may be gone meanwhile.
+    far.device.close(session(1)).expect("it is open");
+    (spec.endpoint, spec.initiate) = (Some(SocketAddr::from(([10, 77, 0, 1], 9))), true);
+    while relay.set_nonblocking(true).is_ok() && relay.recv(&mut [0; 200]).is_ok() {}
+    relay.set_nonblocking(false).expect("a flag");
+    far.device.open(spec).expect("a lane opens");
+    initiation("one who was never heard is looked for there, too");
+}
+
+/// Asks once a second for longer than a key is used (120 s, REKEY_AFTER_TIME); nothing may be lost over the next one.
+fn outlives_its_key(lab: &Lab, ends: [&mut dyn Device; 2]) {
+    let rekeys = |device: &mut dyn Device| device.report(session(1)).expect("it is open").rekeys;
+    let [near, far] = ends;
+    let before = [rekeys(near), rekeys(far)];
+    let socket = udp_to(&lab.engineer, SocketAddr::from((DEVICE, PORT)));
+    socket.set_read_timeout(Some(Duration::from_secs(3))).expect("a timeout");
+    for question in 0..130u32 {
+        let (asked, mut answer) = (question.to_be_bytes(), [0; 4]);
+        socket.send(&asked).expect("sent");
+        socket.recv(&mut answer).unwrap_or_else(|error| panic!("question {question}: {error}"));
+        assert_eq!(answer, asked);
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    assert_eq!([rekeys(near), rekeys(far)], before.map(|rekeys| rekeys + 1), "both know of one new key");
+}
+
+#[test]
+#[ignore = "needs a kernel with WireGuard: tests/vm runs it"]
+fn a_key_is_renewed_between_a_kernel_end_and_ours_whichever_is_the_gateway() {
+    let (lab, keys) = (Lab::new(), Keys::new());
+    let _echo = echo(&lab.device, PORT);
+    mark(&lab.gateway, Protocol::Udp);
+    let mut far = gateway(&lab, &keys, Protocol::Udp, LONG);
+    let mut near = engineer(&lab, &keys, endpoint(&far));
+    outlives_its_key(&lab, [&mut near.device, &mut far.device]);
+
+    let (lab, keys) = (Lab::new(), Keys::new());
+    let _echo = echo(&lab.device, PORT);
+    let mut far = End::start(&lab.gateway, "tl0", 0);
+    far.device.open(gateway_spec(&keys, 1, tuple(Protocol::Udp), boot_in(LONG))).expect("a lane opens");
+    lead(&lab.gateway, "tl0", None, ENGINEER);
+    let mut near = Node::start(&lab.engineer, "te-", None);
+    let at = SocketAddr::from((GATEWAY_WAN, far.port()));
+    near.device.open(engineer_spec(&keys, 1, at, ENGINEER)).expect("a lane opens");
+    lead(&lab.engineer, &near.name(), Some(ENGINEER), DEVICE);
+    near.wait_for(Event::Handshake(session(1)));
+    far.wait_for(Event::Handshake(session(1)), SOON);
+    outlives_its_key(&lab, [&mut near.device, &mut far.device]);
+}
+
+#[test]
+#[ignore = "needs a kernel with WireGuard: tests/vm runs it"]
+fn a_kernel_gateway_is_reached_over_ipv6_and_in_foul_weather_and_no_byte_is_lost() {
+    let (lab, keys) = (Lab::new(), Keys::new());
+    let _echo = echo(&lab.device, PORT);
+    mark(&lab.gateway, Protocol::Tcp);
+    for (ns, address) in [(&lab.engineer, "fd77::1/64"), (&lab.gateway, "fd77::2/64")] {
+        run(&format!("ip -n {ns} addr add {address} dev wan nodad"));
+    }
+    let mut far = gateway(&lab, &keys, Protocol::Tcp, LONG);
+    let port = endpoint(&far).port();
+    let near = engineer(&lab, &keys, SocketAddr::new("fd77::2".parse().expect("an address"), port));
+    transfer(&lab, 1, 100_000, |_| {});
+    let report = far.device.report(session(1)).expect("it is open");
+    assert_eq!(report.endpoint.map(|from| from.ip()), Some("fd77::1".parse().expect("an address")));
+    drop(near);
+
+    let hop = Hop::start(&lab.gateway, (GATEWAY_WAN, 40_000).into(), ([127, 0, 0, 1], port).into());
+    hop.weather.lost.store(20, Relaxed);
+    hop.weather.twice.store(20, Relaxed);
+    hop.weather.swapped.store(20, Relaxed);
+    let _near = engineer(&lab, &keys, hop.address);
+    let mut places = BTreeSet::new();
+    transfer(&lab, 6, 30_000, |portion| {
+        places.extend(far.device.report(session(1)).expect("it is open").endpoint);
+        match portion {
+            2 => hop.black_out(Duration::from_secs(5)),
+            _ => hop.rebind(),
+        }
+    });
+    assert!(places.len() >= 4, "the engineer was seen at {places:?} alone");
+    assert_eq!(far.device.report(session(1)).expect("it is open").counters.spoofed_packets, 0);
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 mod lab;
 
-use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -31,23 +30,6 @@ fn lane_of(lab: &Lab, mtu: u16, endpoint: impl FnOnce(u16) -> SocketAddr) -> (En
     lead(&lab.engineer, "tl-one", Some(ENGINEER), DEVICE);
     engineer.wait_for(Event::Handshake(session(1)), Duration::from_secs(12));
     (gateway, engineer)
-}
-
-/// Sends bytes in `portions` through the echo, doing `between` after each; what comes back must be what was sent.
-fn transfer(lab: &Lab, portions: usize, length: usize, mut between: impl FnMut(usize)) {
-    let mut stream = tcp_to(&lab.engineer, (DEVICE, PORT).into(), Duration::from_secs(20)).expect("a connection");
-    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
-    for portion in 0..portions {
-        let sent: Vec<u8> = (0..length).map(|at| (at * 31 + portion) as u8).collect();
-        let mut writer = stream.try_clone().expect("a clone");
-        let text = sent.clone();
-        let writing = std::thread::spawn(move || writer.write_all(&text));
-        let mut got = vec![0; length];
-        stream.read_exact(&mut got).expect("everything comes back");
-        writing.join().expect("no panic").expect("written");
-        assert!(got == sent, "portion {portion} came back changed");
-        between(portion);
-    }
 }
 
 #[test]

@@ -34,7 +34,7 @@ impl Daemon {
         let mut busy = false;
         while let Some(effect) = self.site.poll_effect() {
             busy = true;
-            if let Step::OpenDevice { grant, endpoint: None, .. } = &effect.step
+            if let Step::OpenDevice { grant, .. } = &effect.step
                 && let Some(relay) = &grant.relay
             {
                 self.names.resolve(grant.session, relay);

@@ -25,6 +25,8 @@ const LONGEST: Span = Span::from_secs(30);
 const INSIST: u16 = 5;
 /// Packets that may wait in an interface before it drops them.
 const QUEUE: u32 = 1000;
+/// How often a peer is listened for until its silence is too long: the kernel does not say when it heard one.
+const LOOKS: u64 = 5;
 /// Lanes at one machine.
 const MOST: usize = 1024;
 
@@ -44,6 +46,8 @@ struct Lane {
     peer: PublicKey,
     preshared: Option<Secret>,
     endpoint: Option<SocketAddr>,
+    /// Where the peer is looked for when it is not heard any more at `endpoint`.
+    fallback: Option<SocketAddr>,
     /// As asked for; 0: none.
     keepalive: u16,
     /// Tries every five seconds until the first handshake, also without a keepalive of its own.
@@ -56,6 +60,9 @@ struct Lane {
     seen: Seen,
     /// When to look for the first handshake again, and how long after that.
     awaited: Option<(Boot, Span)>,
+    /// When the peer was heard, or looked for elsewhere, as far as was looked; and when that was listened for.
+    heard: Boot,
+    listened: Boot,
 }
 
 /// What the kernel has said of a lane.
@@ -129,6 +136,7 @@ impl Worker {
             peer: spec.peer,
             preshared: spec.preshared,
             endpoint: spec.endpoint,
+            fallback: spec.fallback,
             keepalive: spec.keepalive.unwrap_or(0),
             insist: spec.initiate,
             role: spec.role,
@@ -137,6 +145,8 @@ impl Worker {
             gone: false,
             seen: Seen::default(),
             awaited: Some((now() + SOON, SOON)),
+            heard: now(),
+            listened: now(),
         };
         match self.set_up(&mut lane, &spec.private) {
             Ok(()) => {
@@ -288,17 +298,30 @@ impl Worker {
 
     pub fn set_endpoint(&mut self, session: SessionId, endpoint: SocketAddr) -> Result<(), DeviceError> {
         let mut lane = self.lanes.remove(&session).ok_or(DeviceError::Unknown(session))?;
+        // The peer may have come from elsewhere in the meantime.
+        self.look(&mut lane);
+        let result = self.point(&mut lane, endpoint);
+        self.lanes.insert(session, lane);
+        result
+    }
+
+    fn point(&mut self, lane: &mut Lane, endpoint: SocketAddr) -> Result<(), DeviceError> {
+        if matches!(lane.role, LaneRole::Gateway { .. }) {
+            let elsewhere = lane.endpoint.is_some() && lane.endpoint != lane.fallback;
+            lane.fallback = Some(endpoint);
+            if elsewhere {
+                return Ok(());
+            }
+        }
         lane.endpoint = Some(endpoint);
-        let result = match (lane.shut, lane.seen.fresh) {
+        match (lane.shut, lane.seen.fresh) {
             (true, _) => Ok(()),
-            (false, false) => self.let_in(&mut lane),
+            (false, false) => self.let_in(lane),
             (false, true) => self
                 .wire
                 .change_peer(lane.index, &lane.peer, Some(endpoint), None)
                 .map_err(doing("move the peer's endpoint")),
-        };
-        self.lanes.insert(session, lane);
-        result
+        }
     }
 
     pub fn handshake(&mut self) {
@@ -344,9 +367,30 @@ impl Worker {
                 LaneRole::Gateway { deadline, .. } if !lane.expired => Some(deadline),
                 _ => None,
             };
-            [deadline, lane.awaited.map(|(at, _)| at)].into_iter().flatten().min()
+            [deadline, lane.awaited.map(|(at, _)| at), self.listen_at(lane)].into_iter().flatten().min()
         };
         self.lanes.values().filter_map(of).min()
+    }
+
+    /// When a lane's peer is to be listened for; `None`: it can be looked for nowhere else.
+    fn listen_at(&self, lane: &Lane) -> Option<Boot> {
+        let elsewhere = lane.fallback.is_some() && lane.endpoint.is_some() && lane.endpoint != lane.fallback;
+        let pause = Span::from_millis(self.config.silence.as_millis() / LOOKS);
+        (elsewhere && !lane.shut && !lane.gone).then(|| lane.listened + pause)
+    }
+
+    /// Looks for a peer elsewhere that was silent for too long, whether or not it was ever heard here.
+    fn listen(&mut self, session: SessionId, lane: &mut Lane, now: Boot) {
+        lane.listened = now;
+        self.look(lane);
+        if lane.gone || lane.heard.until(now) < self.config.silence {
+            return;
+        }
+        tracing::debug!(%session, "the peer is silent, and is looked for elsewhere");
+        (lane.endpoint, lane.heard) = (lane.fallback, now);
+        if let Err(error) = self.let_in(lane) {
+            tracing::warn!(%session, %error, "the peer is not looked for elsewhere");
+        }
     }
 
     fn tick(&mut self) {
@@ -377,6 +421,9 @@ impl Worker {
                     events.push(Event::Handshake(session));
                 }
             }
+            if self.listen_at(&lane).is_some_and(|at| at <= now) {
+                self.listen(session, &mut lane, now);
+            }
             self.lanes.insert(session, lane);
             events.into_iter().for_each(|event| self.tell(event));
         }
@@ -401,7 +448,9 @@ impl Worker {
         match (self.wire.find(lane.index), self.link.frame_errors(lane.index)) {
             (Ok(found), Ok(Some(spoofed))) => {
                 lane.endpoint = found.endpoint.or(lane.endpoint);
-                lane.seen.take(&found, spoofed);
+                if lane.seen.take(&found, spoofed) {
+                    lane.heard = now();
+                }
             }
             (_, Ok(None)) => (lane.gone, lane.awaited) = (true, None),
             (Err(error), _) => tracing::warn!(%error, "the kernel's WireGuard does not answer"),
@@ -437,7 +486,8 @@ impl Lane {
 }
 
 impl Seen {
-    fn take(&mut self, found: &Found, spoofed: u64) {
+    /// Takes over what the kernel says; whether the peer was heard since the last time.
+    fn take(&mut self, found: &Found, spoofed: u64) -> bool {
         if let (Some(before), Some(now)) = (self.last_handshake, found.last_handshake)
             && before != now
         {
@@ -448,8 +498,10 @@ impl Seen {
         if (self.rx.0, self.tx.0) != (found.rx_bytes, found.tx_bytes) {
             self.last_packet = Some(now());
         }
+        let heard = self.rx.0 != found.rx_bytes;
         (self.rx.0, self.tx.0) = (found.rx_bytes, found.tx_bytes);
         self.spoofed = spoofed;
+        heard
     }
 
     /// The kernel counts a new peer from nothing.

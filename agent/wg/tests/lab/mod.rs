@@ -325,6 +325,23 @@ pub fn tcp_to(ns: &str, to: SocketAddr, most: Duration) -> std::io::Result<TcpSt
     Ok(stream)
 }
 
+/// Sends bytes in `portions` through the echo, doing `between` after each; what comes back must be what was sent.
+pub fn transfer(lab: &Lab, portions: usize, length: usize, mut between: impl FnMut(usize)) {
+    let mut stream = tcp_to(&lab.engineer, (DEVICE, PORT).into(), Duration::from_secs(20)).expect("a connection");
+    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
+    for portion in 0..portions {
+        let sent: Vec<u8> = (0..length).map(|at| (at * 31 + portion) as u8).collect();
+        let mut writer = stream.try_clone().expect("a clone");
+        let text = sent.clone();
+        let writing = std::thread::spawn(move || writer.write_all(&text));
+        let mut got = vec![0; length];
+        stream.read_exact(&mut got).expect("everything comes back");
+        writing.join().expect("no panic").expect("written");
+        assert!(got == sent, "portion {portion} came back changed");
+        between(portion);
+    }
+}
+
 /// A process that is killed with its test.
 pub struct Process(pub Child);
 
