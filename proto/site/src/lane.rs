@@ -42,6 +42,7 @@ pub(crate) struct Lane {
     device: Counters,
     pub(crate) handshake_age: Option<Span>,
     pub(crate) endpoint: Option<String>,
+    /// A part of what was counted was counted by a kernel that merges segments.
     pub(crate) merged: bool,
     /// Something changed since the last report.
     pub(crate) unreported: bool,
@@ -129,8 +130,8 @@ impl Lane {
     }
 
     /// What it counted before the agent was restarted.
-    pub(crate) fn resume_counters(&mut self, counters: Counters) {
-        self.base = counters;
+    pub(crate) fn resume_counters(&mut self, counters: Counters, merged: bool) {
+        (self.base, self.merged) = (counters, merged);
     }
 
     /// The newest grant of the session that was accepted.
@@ -185,7 +186,7 @@ impl Lane {
         self.device = after;
         self.handshake_age = count.handshake_age;
         self.endpoint.clone_from(&count.endpoint);
-        self.merged = count.merged;
+        self.merged |= count.merged;
     }
 
     /// The present device is gone, with these last counters where it could still say.

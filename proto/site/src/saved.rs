@@ -31,6 +31,9 @@ pub struct SavedLane {
     pub grant: SignedGrant,
     pub opened: Option<Boot>,
     pub counters: Counters,
+    /// A part of them was counted by a kernel that merges segments.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub merged: bool,
     /// Where the engineer was seen last.
     pub endpoint: Option<String>,
     /// It was on its way out, for this reason.

@@ -69,7 +69,7 @@ impl Site {
         let mut lane = Lane::new(grant, saved.grant, None, now);
         lane.opened = saved.opened;
         lane.endpoint = saved.endpoint;
-        lane.resume_counters(saved.counters);
+        lane.resume_counters(saved.counters, saved.merged);
         let reason = match (saved.closing, may) {
             (Some(reason), _) => Some(reason),
             (None, _) if self.isolated => Some(EndReason::Isolated),
@@ -91,7 +91,8 @@ impl Site {
         if saved.recorded {
             return;
         }
-        let counters = SessionCounters { counters: saved.counters, ..SessionCounters::none(grant.session) };
+        let (counters, merged) = (saved.counters, saved.merged);
+        let counters = SessionCounters { counters, merged, ..SessionCounters::none(grant.session) };
         let record = ClosingRecord {
             site: self.config.site,
             boot: *boot,
@@ -117,6 +118,7 @@ fn saved_lane(lane: &Lane) -> SavedLane {
         grant: lane.signed.clone(),
         opened: lane.opened,
         counters: lane.counters(),
+        merged: lane.merged,
         endpoint: lane.endpoint.clone(),
         closing,
         recorded,

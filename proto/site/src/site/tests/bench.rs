@@ -284,6 +284,11 @@ impl Bench {
     }
 
     pub(super) fn count(&mut self, byte: u8, up_packets: u64) {
+        self.count_by(byte, up_packets, false);
+    }
+
+    /// `merged`: the kernel counts.
+    pub(super) fn count_by(&mut self, byte: u8, up_packets: u64, merged: bool) {
         let counters = Counters { up_packets, up_bytes: up_packets * 100, ..Counters::default() };
         self.counters.insert(session(byte), counters);
         let count = LaneCount {
@@ -291,7 +296,7 @@ impl Bench {
             counters,
             handshake_age: Some(Span::from_secs(1)),
             endpoint: None,
-            merged: false,
+            merged,
         };
         self.site.handle_counters(&[count], self.now);
         self.run();

@@ -25,6 +25,27 @@ fn after_a_restart_open_lanes_go_on_with_the_keys_and_counters_they_had() {
 }
 
 #[test]
+fn counters_that_a_kernel_merged_stay_marked_whoever_counts_after_a_restart() {
+    for counts_on in [false, true] {
+        let mut bench = Bench::new();
+        bench.want(&[grant(1, 5)]);
+        bench.count_by(1, 10, true);
+        bench.pass(Span::from_secs(11));
+        bench.count_by(1, 11, true);
+        bench.restart(site_config().boot);
+        bench.counters.clear();
+        bench.site.handle_channel(true, bench.now);
+        bench.run();
+        if counts_on {
+            bench.count(1, 3);
+        }
+        bench.want(&[]);
+        let record = bench.records().remove(0);
+        assert!(record.counters.merged && record.counters.counters.up_packets >= 10, "{counts_on}: {record:?}");
+    }
+}
+
+#[test]
 fn a_lane_that_expired_while_the_agent_was_away_is_cleaned_up_and_recorded() {
     let mut bench = Bench::new();
     bench.want(&[grant(1, 5)]);
