@@ -1,6 +1,6 @@
 //! Events to rows, timers and effects. Total: an event that fits nothing changes nothing.
 
-use thinlane_model::{Login, Now, RequestId, SessionId, SiteId};
+use thinlane_model::{Login, Now, Path, RequestId, SessionId, SiteId};
 use thinlane_wire::api::{RequestState, SessionState};
 
 use crate::event::Ended;
@@ -71,6 +71,7 @@ impl Applying<'_> {
             Event::GrantIssued { .. }
             | Event::GrantRefused { .. }
             | Event::SessionActive { .. }
+            | Event::SessionWay { .. }
             | Event::SessionExtended { .. }
             | Event::ExtensionArmed { .. }
             | Event::ExtensionRefused { .. }
@@ -178,6 +179,10 @@ impl Applying<'_> {
                     self.effect(Effect::RelaySetGateway { session: *session, gateway: *gateway_key });
                 }
             }
+            Event::SessionWay { session, path } => self.session(session, |it| {
+                it.left_direct |= it.carried == Some(Path::Direct) && *path == Path::Relay;
+                it.carried = Some(*path);
+            }),
             Event::SessionExtended { session, serial, seconds, deadline, ends_at, .. } => {
                 self.session(session, |it| {
                     let before = Unextended {

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Serialize};
 use thinlane_model::{
     AssetName, AssetType, Boot, BootId, Counters, Criticality, EndReason, Endpoint, EnrolmentId, LockId, Login,
-    OrgName, PublicKey, RefuseReason, RequestId, Roles, SessionId, SiteId, SiteName, Span, TaskName, Wall,
+    OrgName, Path, PublicKey, RefuseReason, RequestId, Roles, SessionId, SiteId, SiteName, Span, TaskName, Wall,
 };
 
 use crate::Certificate;
@@ -234,6 +234,11 @@ pub enum Command {
         reason: RefuseReason,
         detail: String,
     },
+    /// Which way the lane's last handshake came, of two.
+    Way {
+        session: SessionId,
+        path: Path,
+    },
     Close(Closing),
     AgentAlarm {
         number: u64,
@@ -303,6 +308,7 @@ impl Command {
             Command::Status { .. } => "agent.status",
             Command::Armed { .. } => "agent.armed",
             Command::Refuse { .. } => "agent.refuse",
+            Command::Way { .. } => "agent.way",
             Command::Close(_) => "agent.close",
             Command::AgentAlarm { .. } => "agent.alarm",
             Command::PolicyChanged => "policy.change",
@@ -331,6 +337,7 @@ impl Command {
             | Command::Kill { session, .. }
             | Command::Armed { session, .. }
             | Command::Refuse { session, .. }
+            | Command::Way { session, .. }
             | Command::GiveUp { session, .. } => session.to_string(),
             Command::Close(closing) => closing.session.to_string(),
             Command::Lock { target, .. } | Command::Unlock { target } => target.to_string(),

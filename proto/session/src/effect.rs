@@ -79,6 +79,4 @@ pub struct Observation {
     pub merged: bool,
     /// Which way the last handshake came, where there are two.
     pub path: Option<Path>,
-    /// The lane went through the relay after a handshake had come directly; found out where this is taken.
-    pub left_direct: bool,
 }

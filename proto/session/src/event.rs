@@ -95,6 +95,10 @@ pub enum Event {
     GrantRefused { session: SessionId, site: SiteId, serial: u64, reason: RefuseReason, detail: String },
     #[serde(rename = "session.active")]
     SessionActive { session: SessionId, gateway_key: PublicKey, backend: String },
+    /// The ends shook hands this way, where there are two: the first that is seen, and every other one after it until it
+    /// is known that the gateway's own address had answered and did not any more.
+    #[serde(rename = "session.way")]
+    SessionWay { session: SessionId, path: thinlane_model::Path },
     #[serde(rename = "session.extended")]
     SessionExtended {
         session: SessionId,

@@ -274,6 +274,12 @@ impl Session {
         matches!(self.state, SessionState::Arming | SessionState::Active)
     }
 
+    /// Whether it belongs in the log that a handshake came this way. What follows once the gateway's own address has
+    /// answered and stopped is seen live, so that a lane which changes all the time fills no log.
+    pub fn would_note(&self, path: Path) -> bool {
+        self.is_live() && self.direct.is_some() && !self.left_direct && self.carried != Some(path)
+    }
+
     /// The way that the lane takes, as far as known; before the first handshake the one that is tried first.
     pub fn path(&self) -> Path {
         let first = if self.direct.is_some() { Path::Direct } else { Path::Relay };

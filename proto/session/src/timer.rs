@@ -116,7 +116,6 @@ impl World {
                 counters: seen.map_or(session.counters, |seen| seen.counters),
                 last_handshake_at: seen.and_then(|seen| seen.last_handshake_at),
                 path: seen.and_then(|seen| seen.path),
-                left_direct: seen.is_some_and(|seen| seen.left_direct),
                 endpoint: seen.and_then(|seen| seen.endpoint.clone()),
                 detail,
                 ..Ended::of(session, reason)
@@ -143,7 +142,7 @@ impl Ended {
             counters_final: false,
             last_handshake_at: None,
             path: None,
-            left_direct: false,
+            left_direct: session.left_direct,
             endpoint: None,
             late_packets: 0,
             record: None,

@@ -36,11 +36,7 @@ impl World {
             end_detail: it.end_detail.clone().or_else(|| it.ending.as_ref().and_then(|ending| ending.detail.clone())),
             endpoint: seen.and_then(|seen| seen.endpoint.clone()).or_else(|| it.endpoint_seen.clone()),
             path: seen.and_then(|seen| seen.path).unwrap_or_else(|| it.path()),
-            path_reason: Some(why(
-                it,
-                seen.and_then(|seen| seen.path).or(it.carried),
-                it.left_direct || seen.is_some_and(|seen| seen.left_direct),
-            )),
+            path_reason: Some(why(it, seen.and_then(|seen| seen.path).or(it.carried))),
             backend: it.backend.clone(),
             policy: it.policy.clone(),
             approvals: it.approvals.iter().map(view_of_approval).collect(),
@@ -256,17 +252,16 @@ fn kind_and_name(target: &LockTarget) -> (LockKind, String) {
     }
 }
 
-/// Why a lane takes the way it takes, for people; `carried`: the way that a handshake came, `left_direct`: an earlier one
-/// had come directly.
-fn why(it: &Session, carried: Option<Path>, left_direct: bool) -> String {
+/// Why a lane takes the way it takes, for people; `carried`: the way that a handshake came.
+fn why(it: &Session, carried: Option<Path>) -> String {
     match (&it.direct, carried) {
         (None, _) => format!("site {} has no endpoint of its own", it.site_name),
         (Some(direct), None) => format!("{direct} is tried first"),
-        (Some(direct), Some(Path::Direct)) if left_direct => {
+        (Some(direct), Some(Path::Direct)) if it.left_direct => {
             format!("the gateway answers again at {direct}, which had stopped answering")
         }
         (Some(direct), Some(Path::Direct)) => format!("the gateway answered at {direct}"),
-        (Some(direct), Some(Path::Relay)) if left_direct => {
+        (Some(direct), Some(Path::Relay)) if it.left_direct => {
             format!("the gateway's own address {direct} stopped answering")
         }
         (Some(direct), Some(Path::Relay)) => format!("{direct} was tried first and did not answer"),

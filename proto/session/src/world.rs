@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 use thinlane_model::{
-    AssetName, Boot, Counters, Endpoint, EnrolmentId, LockId, Login, Now, Path, PublicKey, RequestId, SessionId,
-    SiteId, SiteName, Span, Wall,
+    AssetName, Boot, Counters, Endpoint, EnrolmentId, LockId, Login, Now, PublicKey, RequestId, SessionId, SiteId,
+    SiteName, Span, Wall,
 };
 use thinlane_policy::PolicyState;
 use thinlane_wire::api::{RequestState, SessionState};
@@ -164,7 +164,6 @@ impl World {
         old.last_handshake_at = old.last_handshake_at.max(crate::decide::plausible(seen.last_handshake_at));
         old.endpoint = seen.endpoint.or(old.endpoint.take());
         old.merged = seen.merged;
-        old.left_direct |= old.path == Some(Path::Direct) && seen.path == Some(Path::Relay);
         old.path = seen.path.or(old.path);
         true
     }

@@ -70,6 +70,10 @@ fn sentence(entry: &LogEntry) -> String {
             format!("The gateway refuses to open the way ({}): {}.", word(it, "reason"), word(it, "detail"))
         }
         "session.active" => "The gateway has opened the way, and has confirmed that it is as it was signed.".to_owned(),
+        "session.way" => match it["path"].as_str() {
+            Some("direct") => "The two ends have met at the gateway's own address.".to_owned(),
+            _ => "The two ends have met at the controller's relay, which passes on what it cannot read.".to_owned(),
+        },
         "session.extended" => format!(
             "{who} extends the session by {}{}. It ends at {} at the latest.",
             length(&it["added_seconds"]),
@@ -285,7 +289,15 @@ mod tests {
         let told = tell(&entries, &[]);
         assert!(told.starts_with("Request req_1, which led to no session: erik on plc-1"), "{told}");
         assert!(told.contains("The policy denies it: \"not at night\"."), "{told}");
-        for kind in ["request.created", "grant.issued", "session.ended", "session.ending", "session.extended", ""] {
+        for kind in [
+            "request.created",
+            "grant.issued",
+            "session.ended",
+            "session.ending",
+            "session.extended",
+            "session.way",
+            "",
+        ] {
             assert!(!tell(&[entry(1, "", kind, json!({}))], &[]).is_empty());
         }
     }

@@ -93,15 +93,12 @@ impl Connection {
                 let endpoint =
                     if path == Some(Path::Direct) { one.endpoint } else { views::engineer(&relay, one.session) };
                 let merged = one.merged;
-                let seen = Observation {
-                    counters: one.counters,
-                    last_handshake_at,
-                    endpoint,
-                    merged,
-                    path,
-                    ..Observation::default()
-                };
+                let seen = Observation { counters: one.counters, last_handshake_at, endpoint, merged, path };
                 if step.observe(&site, one.session, seen) {
+                    let news = |path| step.world().session(&one.session).is_some_and(|it| it.would_note(path));
+                    if let Some(path) = path.filter(|path| news(*path)) {
+                        step.command(&Actor::Agent(site), Command::Way { session: one.session, path })?;
+                    }
                     let opened = step.world().session(&one.session).and_then(|it| it.opened_at);
                     counted.push((one.session, one.counters, now, opened));
                     if watched {

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use thinlane_model::{Boot, BootId, EndReason, PublicKey, RefuseReason, SessionId, SiteId};
+use thinlane_model::{Boot, BootId, EndReason, Path, PublicKey, RefuseReason, SessionId, SiteId};
 use thinlane_policy::{NameKind, Policy, PolicyState};
 use thinlane_wire::api::SessionState;
 
@@ -171,6 +171,11 @@ impl<'a> Deciding<'a, '_> {
         done(std::iter::once(refused).chain(ends).collect())
     }
 
+    pub(super) fn way(&mut self, id: SessionId, path: Path) -> Outcome {
+        let news = self.agent_session(&id)?.would_note(path);
+        done(if news { vec![Event::SessionWay { session: id, path }] } else { Vec::new() })
+    }
+
     pub(super) fn close(&mut self, closing: Closing) -> Outcome {
         let site = self.agent_site()?;
         let Some(session) = self.world.session(&closing.session) else {
@@ -191,7 +196,6 @@ impl<'a> Deciding<'a, '_> {
             counters_final: true,
             last_handshake_at: plausible(closing.last_handshake_at),
             path: seen.and_then(|seen| seen.path),
-            left_direct: seen.is_some_and(|seen| seen.left_direct),
             endpoint: closing.endpoint.or_else(|| seen.and_then(|seen| seen.endpoint.clone())),
             late_packets: closing.late_packets.min(super::MOST),
             record: bounded_text(closing.record),

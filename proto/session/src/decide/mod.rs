@@ -89,6 +89,7 @@ impl<'a> Deciding<'a, '_> {
                 self.armed(session, serial, gateway_key, deadline, backend)
             }
             Command::Refuse { session, serial, reason, detail } => self.refuse(session, serial, reason, &detail),
+            Command::Way { session, path } => self.way(session, path),
             Command::Close(closing) => self.close(closing),
             Command::AgentAlarm { number, boot, kind, detail } => self.agent_alarm(number, boot, &kind, &detail),
             Command::PolicyChanged => self.policy_changed(),

@@ -1,6 +1,6 @@
 //! From a request to its evidence, and each way in which a session ends.
 
-use thinlane_model::{Path, RefuseReason};
+use thinlane_model::RefuseReason;
 
 use super::*;
 
@@ -289,58 +289,6 @@ fn a_key_that_a_live_session_uses_is_refused_at_either_end() {
     let id = lab.activate("adam", request, 2);
     lab.arm(id, 101);
     assert_eq!(lab.end(id), (SessionState::Ended, Some(EndReason::Failed)), "a gateway key of another session");
-}
-
-#[test]
-fn an_asset_of_a_site_with_an_endpoint_is_reached_directly() {
-    let mut lab = Lab::new();
-    let endpoint: Endpoint = name("gw.example:51820");
-    lab.take(person("tina"), Command::AddSite { name: name("apn"), endpoint: Some(endpoint.clone()) });
-    lab.add_asset("rtu-9", "apn", "10.1.1.1", "meter");
-    let code_hash = "a".repeat(64);
-    lab.take(person("otto"), Command::IssueCode { site: name("apn"), code_hash: code_hash.clone() });
-    let certificate = Certificate { serial: "ff".to_owned(), not_after: lab.now.wall + days(90) };
-    lab.take(Actor::System, Command::Enrol { code_hash, certificate, version: "0.1.0".to_owned() });
-    let site = lab.site("apn");
-    lab.hello(&site, BOOT);
-    let request = lab.approved("alice", "rtu-9", 60);
-    lab.effects.clear();
-    let id = lab.activate("alice", request, 1);
-    assert_eq!(lab.session(id).endpoint(), Some(&endpoint));
-    // The relay stands by.
-    assert_eq!(lab.session(id).fallback(), lab.relay.as_ref());
-    assert_eq!(lab.session(id).grant().relay, lab.relay);
-    assert!(lab.effects.iter().any(|effect| matches!(effect, Effect::RelayOpen { .. })));
-    let shown = |lab: &Lab| {
-        let view = lab.world.session_view(&id, lab.now).expect("a session");
-        (view.path, view.path_reason.unwrap_or_default())
-    };
-    assert_eq!(shown(&lab), (Path::Direct, "gw.example:51820 is tried first".to_owned()));
-    let seen = |path| Observation { path: Some(path), ..Observation::default() };
-    lab.world.observe(&site, id, seen(Path::Direct));
-    assert_eq!(shown(&lab), (Path::Direct, "the gateway answered at gw.example:51820".to_owned()));
-    lab.world.observe(&site, id, seen(Path::Relay));
-    let relayed = (Path::Relay, "the gateway's own address gw.example:51820 stopped answering".to_owned());
-    assert_eq!(shown(&lab), relayed);
-    lab.world.observe(&site, id, seen(Path::Direct));
-    let back = "the gateway answers again at gw.example:51820, which had stopped answering";
-    assert_eq!(shown(&lab), (Path::Direct, back.to_owned()));
-    lab.world.observe(&site, id, seen(Path::Relay));
-    assert_eq!(shown(&lab), relayed);
-    lab.take(person("otto"), Command::Kill { session: id, reason: "enough".to_owned() });
-    lab.wait(secs(7200));
-    assert_eq!(lab.session(id).state, SessionState::Ended);
-    assert_eq!(shown(&lab), relayed, "what was seen is kept");
-    lab.relay = None;
-    let alone = lab.approved("alice", "rtu-9", 60);
-    let id = lab.activate("alice", alone, 3);
-    assert_eq!((lab.session(id).fallback(), lab.session(id).grant().relay), (None, None));
-    lab.world.observe(&site, id, seen(Path::Relay));
-    let view = lab.world.session_view(&id, lab.now).expect("a session");
-    assert_eq!(view.path_reason.unwrap_or_default(), "gw.example:51820 was tried first and did not answer");
-    let other = lab.approved("alice", "meter-1", 60);
-    let command = Command::Activate { request: other, engineer_key: key(2), native: false, clock: lab.clock() };
-    lab.refuse(person("alice"), command, ErrorCode::Internal);
 }
 
 #[test]

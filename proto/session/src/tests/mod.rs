@@ -5,6 +5,7 @@ mod lifecycle;
 mod people;
 mod random;
 mod time;
+mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
 
