@@ -50,7 +50,7 @@ fn start() -> ExitCode {
         Out::new(cli.global.json, cli.global.quiet).failure(&failure);
         return ExitCode::from(failure.exit.code());
     }
-    let filter = EnvFilter::try_from_env("THINLANE_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
+    let filter = log_filter(std::env::var("THINLANE_LOG").ok().as_deref());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 
     let out = Out::new(cli.global.json, cli.global.quiet);
@@ -61,6 +61,17 @@ fn start() -> ExitCode {
             ExitCode::from(failure.exit.code())
         }
     }
+}
+
+/// What is logged where `THINLANE_LOG` asks for it; of the library that encrypts only if it is asked for by name, for its
+/// warnings are of messages that were lost, and what becomes of a lane is said by us.
+fn log_filter(asked: Option<&str>) -> EnvFilter {
+    let asked = asked.unwrap_or("off");
+    let filter = EnvFilter::try_new(asked).unwrap_or_else(|_| EnvFilter::new("off"));
+    if asked.contains("boringtun") {
+        return filter;
+    }
+    filter.add_directive("boringtun=off".parse().expect("a target and a level"))
 }
 
 fn run(cli: Cli, out: Out) -> Result<(), (Out, Failure)> {

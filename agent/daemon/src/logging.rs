@@ -7,8 +7,10 @@ use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Subscriber};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::clock;
@@ -20,16 +22,36 @@ pub enum LogFormat {
     Json,
 }
 
+/// The library that encrypts, as the log calls it.
+const TUNN: &str = "boringtun";
+
 /// Starts logging; a second call is ignored.
 pub fn start(format: LogFormat, level: LevelFilter) {
-    // A log that nobody takes any more ends no lane.
-    let base = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).log_internal_errors(false);
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+    let _ = tracing::subscriber::set_global_default(subscriber(format, level, colour, std::io::stderr));
+}
+
+fn subscriber<W>(format: LogFormat, level: LevelFilter, colour: bool, to: W) -> Box<dyn Subscriber + Send + Sync>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    // A log that nobody takes any more ends no lane.
+    let base = tracing_subscriber::fmt().with_max_level(level).with_writer(to).log_internal_errors(false);
     // A service manager stamps lines itself; a terminal's reader knows the time.
-    let _ = match format {
-        LogFormat::Text => base.with_ansi(colour).with_target(false).without_time().try_init(),
-        LogFormat::Json => base.event_format(JsonLines).try_init(),
-    };
+    match format {
+        LogFormat::Text => {
+            Box::new(base.with_ansi(colour).with_target(false).without_time().finish().with(wanted(level)))
+        }
+        LogFormat::Json => Box::new(base.event_format(JsonLines).finish().with(wanted(level))),
+    }
+}
+
+/// What is logged at a level. Of the library that encrypts only what somebody looks for who asks for everything: its
+/// warnings, such as HANDSHAKE(REKEY_TIMEOUT), are of messages that were lost, which is nothing to be woken for, and what
+/// becomes of a lane is said by us.
+fn wanted(level: LevelFilter) -> Targets {
+    let theirs = if level >= LevelFilter::DEBUG { level } else { LevelFilter::OFF };
+    Targets::new().with_default(level).with_target(TUNN, theirs)
 }
 
 /// `{"schema":1,"time":..,"level":..,"message":..,FIELD:..}`.
@@ -71,5 +93,53 @@ impl Visit for Fields {
 
     fn record_bool(&mut self, field: &Field, value: bool) {
         self.0.insert(field.name().to_owned(), value.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Page(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("no panic holds it").write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(format: LogFormat, level: LevelFilter) -> String {
+        let page = Page::default();
+        let to = page.clone();
+        tracing::subscriber::with_default(subscriber(format, level, false, move || to.clone()), || {
+            tracing::warn!(target: "boringtun::noise::timers", "HANDSHAKE(REKEY_TIMEOUT)");
+            tracing::error!(target: "boringtun::noise::timers", "CONNECTION_EXPIRED(REJECT_AFTER_TIME * 3)");
+            tracing::warn!(target: "thinlane_wg::lane", lane = 7, "ours");
+            tracing::trace!("too much");
+        });
+        let bytes = page.0.lock().expect("no panic holds it").clone();
+        String::from_utf8(bytes).expect("text")
+    }
+
+    #[test]
+    fn whoever_reads_the_log_at_night_meets_our_words_only() {
+        for format in [LogFormat::Text, LogFormat::Json] {
+            for level in [LevelFilter::WARN, LevelFilter::INFO] {
+                let said = logged(format, level);
+                assert_eq!(said.lines().count(), 1, "{said}");
+                assert!(said.contains("ours") && !said.contains("HANDSHAKE"), "{said}");
+            }
+            let said = logged(format, LevelFilter::DEBUG);
+            assert!(said.contains("ours") && said.contains("HANDSHAKE(REKEY_TIMEOUT)"), "{said}");
+            assert!(!said.contains("too much"), "{said}");
+        }
     }
 }
