@@ -71,6 +71,32 @@ fn transfer(lab: &Lab, lane: &Lane<'_>) -> Result<()> {
     Ok(())
 }
 
+/// The gateway's last link takes 1 280 bytes from now on, and its carrier does not say so when it drops what is longer.
+fn narrow(lab: &Lab) -> Result<()> {
+    for (host, device) in [("carrier", "south"), ("south", "wwan0")] {
+        lab.on(host, &["ip", "link", "set", device, "mtu", "1280"]).run()?.good()?;
+    }
+    let chain = "type filter hook output priority filter; icmp type destination-unreachable drop;";
+    lab.on("carrier", &["nft", &format!("table ip quiet {{ chain out {{ {chain} }}; }}")]).run()?.good().map(|_| ())
+}
+
+/// Datagrams of 1 350 bytes to the device and back, through a lane without an interface.
+fn datagrams(lab: &Lab, asset: &str) -> Result<()> {
+    let request = lab.approved(asset, "echo-udp", "2m")?;
+    let script = "import os, socket\n\
+        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(1); got = 0\n\
+        s.connect((os.environ['THINLANE_ASSET_ADDRESS'], int(os.environ['THINLANE_ASSET_PORT'])))\n\
+        for n in range(10):\n\
+        \x20   s.send(bytes([n]) * 1350)\n\
+        \x20   try: got += s.recv(2000) == bytes([n]) * 1350\n\
+        \x20   except TimeoutError: pass\n\
+        print(got, 'of 10')";
+    let words = ["connect", &request, "--forward", "--", "/usr/bin/python3", "-c", script];
+    let out = lab.thinlane("erik", &words).run()?.good()?;
+    out.says(&format!("directly to {ENDPOINT}"))?.says("10 of 10")?;
+    Ok(())
+}
+
 /// Nothing reaches a UDP port any more, while what comes from there still passes.
 fn swallow(lab: &Lab, address: &str, port: u16) -> Result<()> {
     let chain = "type filter hook forward priority filter; policy accept;";
@@ -163,6 +189,7 @@ fn own_endpoint_first(lab: &Lab) -> Result<()> {
     let outcome = with_west(lab, agent);
     lab.on("carrier", &["nft", "delete", "table", "ip", "inward"]).run()?;
     lab.on("net", &["nft", "delete", "table", "ip", "hole"]).run()?;
+    lab.on("carrier", &["nft", "delete", "table", "ip", "quiet"]).run()?;
     for host in ["carrier", "south"] {
         let device = if host == "carrier" { "south" } else { "wwan0" };
         lab.on(host, &["ip", "link", "set", device, "mtu", "1500"]).run()?;
@@ -177,11 +204,9 @@ fn with_west(lab: &Lab, agent: Background) -> Result<()> {
     let (path, why) = way(&direct)?;
     ensure!(path == "direct" && why.contains(ENDPOINT), "{path}: {why}");
 
-    // The last link takes 1 280 bytes from now on.
-    for (host, device) in [("carrier", "south"), ("south", "wwan0")] {
-        lab.on(host, &["ip", "link", "set", device, "mtu", "1280"]).run()?.good()?;
-    }
+    narrow(lab)?;
     transfer(lab, &direct).context("over a link of 1 280 bytes")?;
+    datagrams(lab, "west-plc2").context("without an interface, over a link of 1 280 bytes")?;
 
     // A gateway that starts again goes on where the engineer was, not at the relay.
     let echo = direct.patient_echo("tcp", "50ms", "8s")?;
@@ -213,11 +238,16 @@ fn with_west(lab: &Lab, agent: Background) -> Result<()> {
     ensure!(lab.session(&relayed.session)?["path"] == "relay", "the way is kept");
     drop(relayed);
 
-    // Without an interface it is the same.
+    // Without an interface it is the same, and is said in the same words.
     let request = lab.approved("west-plc1", "echo-tcp", "5m")?;
     let to = "$THINLANE_ASSET_ADDRESS:$THINLANE_ASSET_PORT";
     let echo = format!("exec thinlane-sim echo tcp {to} --every 20ms --for 200ms --patience 1500ms");
-    lab.thinlane("erik", &["connect", &request, "--forward", "--", "sh", "-c", &echo]).run()?.good()?;
+    let words = ["connect", &request, "--json", "--forward", "--", "sh", "-c", &echo];
+    let said = lab.thinlane("erik", &words).run()?.good()?;
+    let events = said.lines_json();
+    said.says(&format!("{ENDPOINT} does not answer; going through the relay"))?;
+    let up = events.iter().find(|line| line["event"] == "up").context("an event")?;
+    ensure!(up["path"] == "relay" && up["endpoint"] == "198.51.100.2:7443", "{up}");
     let session =
         lab.json("olga", &["request", "show", &request])?["session"].as_str().context("a session")?.to_owned();
     ensure!(lab.session(&session)?["path"] == "relay", "{}", lab.session(&session)?);
