@@ -302,6 +302,19 @@ impl Bench {
         self.run();
     }
 
+    /// The engineer is heard from there.
+    pub(super) fn see(&mut self, byte: u8, endpoint: &str) {
+        let count = LaneCount {
+            session: session(byte),
+            counters: Counters::default(),
+            handshake_age: Some(Span::from_secs(1)),
+            endpoint: Some(endpoint.to_owned()),
+            merged: false,
+        };
+        self.site.handle_counters(&[count], self.now);
+        self.run();
+    }
+
     pub(super) fn is_open(&self, byte: u8) -> bool {
         let session = session(byte);
         self.lanes.contains_key(&session) && self.devices.contains_key(&session) && self.routes.contains(&session)

@@ -1,6 +1,6 @@
 //! How lanes open, and stay.
 
-use thinlane_model::{Boot, Counters, EndReason, Grant, RefuseReason, Span};
+use thinlane_model::{Boot, Counters, EndReason, Grant, Path, RefuseReason, Span};
 use thinlane_wire::*;
 
 use super::bench::*;
@@ -268,4 +268,28 @@ fn the_report_queue_is_bounded_and_what_was_left_out_is_said_when_there_is_room(
         assert!(events < 20_000);
     }
     assert!(armed, "everything was said again");
+}
+
+#[test]
+fn whatever_address_a_relay_has_by_its_name_who_is_heard_there_came_through_it() {
+    for (relay, seen, path) in [
+        ("relay:7443", "198.51.100.2:7443", Path::Relay),
+        ("relay:7443", "203.0.113.77:7443", Path::Relay),
+        ("relay:7443", "[2001:db8::2]:7443", Path::Relay),
+        ("relay:7443", "198.51.100.2:40123", Path::Direct),
+        // One that was given by its address has no other.
+        ("198.51.100.2:7443", "198.51.100.2:7443", Path::Relay),
+        ("198.51.100.2:7443", "203.0.113.77:7443", Path::Direct),
+        ("[2001:db8::2]:7443", "[2001:db8:0::2]:7443", Path::Relay),
+    ] {
+        let mut bench = Bench::new();
+        bench.want(&[Grant { relay: Some(relay.parse().expect("an endpoint")), ..grant(1, 5) }]);
+        bench.see(1, seen);
+        bench.pass(Span::from_secs(2));
+        let mut told = bench.sent.iter().rev().filter_map(|message| match message {
+            FromAgent::Counters(counts) => counts[0].path,
+            _ => None,
+        });
+        assert_eq!(told.next(), Some(path), "{relay}, heard at {seen}");
+    }
 }
