@@ -13,6 +13,15 @@ pub type Part = (&'static str, &'static str, &'static [&'static str], &'static [
 
 /// Builds the programs, boots a machine with them and runs one after the other, ignored tests too; gives up after `most`.
 pub fn run(plan: &[Part], most: Duration) -> Result<Vec<Outcome>> {
+    machine(plan)?.run(most)
+}
+
+/// The same in a machine with a [steady](Machine::steady) time: waiting is free there, and computing costs twice as much.
+pub fn run_steadily(plan: &[Part], most: Duration) -> Result<Vec<Outcome>> {
+    machine(plan)?.steady().run(most)
+}
+
+fn machine(plan: &[Part]) -> Result<Machine> {
     let names: BTreeSet<&str> = plan.iter().map(|(_, name, ..)| *name).collect();
     let built = programs::build(&names.into_iter().collect::<Vec<_>>()).context("the test programs are not built")?;
     let program = |(folder, name, tests, env): &Part| -> Result<Program> {
@@ -32,5 +41,5 @@ pub fn run(plan: &[Part], most: Duration) -> Result<Vec<Outcome>> {
     let agent =
         built.iter().find(|built| built.folder == "agent/daemon").and_then(|built| built.path.ancestors().nth(2));
     let files: Vec<PathBuf> = agent.into_iter().map(|dir| dir.join("thinlane-agent")).collect();
-    Machine::build(&cache(), &kernel, &programs, &files)?.run(most)
+    Machine::build(&cache(), &kernel, &programs, &files)
 }

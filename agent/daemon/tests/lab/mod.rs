@@ -36,6 +36,16 @@ pub const DIRECT: u16 = 51820;
 const AGENT: &str = env!("CARGO_BIN_EXE_thinlane-agent");
 static LABS: AtomicU32 = AtomicU32::new(0);
 
+/// Who encrypts the gateway's lanes, where a test does not say: the agent itself, or who `THINLANE_TEST_BACKEND` names.
+pub fn backend() -> String {
+    std::env::var("THINLANE_TEST_BACKEND").unwrap_or_else(|_| "userspace".to_owned())
+}
+
+/// Whether it is the kernel.
+pub fn by_kernel() -> bool {
+    backend() == "kernel"
+}
+
 /// Three namespaces, an enrolled agent's directories, a controller. All of it goes when the lab is dropped.
 pub struct Lab {
     pub engineer: String,
@@ -120,7 +130,7 @@ impl Lab {
         let log = File::options().create(true).append(true).open(self.files.path().join("log")).expect("a log");
         let mut command = self.command(&["--log-level", "debug", "run"]);
         // On every machine the same, unless a test says otherwise.
-        command.env("THINLANE_BACKEND", "userspace");
+        command.env("THINLANE_BACKEND", backend());
         command.envs(env.iter().copied()).stdout(Stdio::null()).stderr(log);
         Daemon(command.spawn().expect("the agent's binary runs"))
     }
@@ -130,8 +140,11 @@ impl Lab {
         std::fs::read_to_string(self.files.path().join("log")).unwrap_or_default()
     }
 
-    /// Waits until the device has moved to the direct endpoint's port.
+    /// Waits until the device has moved to the direct endpoint's port. The kernel has none before there is a lane.
     pub fn settled(&self) {
+        if by_kernel() {
+            return;
+        }
         let end = Instant::now() + Duration::from_secs(5);
         let listens = || sh(&format!("ip netns exec {} ss -Hlun", self.gateway)).contains(&format!(":{DIRECT} "));
         while !listens() {
@@ -266,6 +279,30 @@ impl Session {
         }
     }
 
+    /// A kernel's interface instead of our device at the engineer's end: whatever is sent into it goes to the gateway,
+    /// from whichever of `addresses`, to whichever of `destinations`.
+    pub fn let_loose(&self, lab: &Lab, gateway: PublicKey, addresses: &[&str], destinations: &[&str]) {
+        let ns = &lab.engineer;
+        let file = |name: &str, secret: &Secret| {
+            let path = lab.files.path().join(name);
+            std::fs::write(&path, secret.to_base64().as_str()).expect("written");
+            path.display().to_string()
+        };
+        let (private, preshared) = (file("private", &self.private), file("preshared", &self.preshared));
+        let each = |words: &[&str], command: &str| {
+            words.iter().map(|word| format!("ip -n {ns} {command} {word} dev tl-loose\n")).collect::<String>()
+        };
+        sh(&format!(
+            "ip -n {ns} link add tl-loose type wireguard
+             ip netns exec {ns} wg set tl-loose private-key {private} peer {gateway} preshared-key {preshared} \
+                 endpoint {WAN}:{DIRECT} persistent-keepalive 5 allowed-ips 0.0.0.0/0,::/0
+             {}ip -n {ns} link set tl-loose up
+             {}",
+            each(addresses, "addr add"),
+            each(destinations, "route add")
+        ));
+    }
+
     /// Brings the engineer's device up towards the gateway's direct endpoint.
     pub fn up(&mut self, lab: &Lab, gateway: PublicKey) {
         let spec = LaneSpec {
@@ -377,6 +414,12 @@ impl Tool {
     pub fn ask(&self) -> bool {
         let mut buffer = [0; 64];
         self.0.send(b"ping").is_ok() && self.0.recv(&mut buffer).is_ok()
+    }
+
+    /// The length of the answer to a question of `length` bytes; `None`: there was none.
+    pub fn exchange(&self, length: usize) -> Option<usize> {
+        self.0.send(&vec![7; length]).ok()?;
+        self.0.recv(&mut [0; 4096]).ok()
     }
 
     /// Asks until it is answered.
