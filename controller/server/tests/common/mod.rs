@@ -139,6 +139,10 @@ impl Controller {
             let group = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
             let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
             let _ = child.wait();
+            // What faketime leaves when it is killed: whoever has its process id next does not start.
+            for what in ["faketime_shm", "sem.faketime_sem"] {
+                let _ = std::fs::remove_file(format!("/dev/shm/{what}_{group}"));
+            }
         }
     }
 
