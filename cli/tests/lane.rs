@@ -194,6 +194,30 @@ fn what_a_kill_9_leaves_is_found_removed_and_released_by_the_next_call() {
 }
 
 #[test]
+fn a_lane_that_was_closed_without_its_controller_is_released_by_the_next_call() {
+    let site = Site::start(MINUTE, Manner::Answers);
+    let person = site.engineer();
+    let child = begin(&person, &["connect", "rtu-7", "--json"]);
+    eventually("the lane is up", || !site.wire.lanes().is_empty() && person.lane_files().len() == 1);
+    site.controller.vanish();
+    signal(&child, Signal::SIGINT);
+    let (code, events, stderr) = end(child);
+    assert_eq!(code, 130, "{stderr}");
+    let down = events.iter().find(|event| event["event"] == "down").expect("an end");
+    assert_eq!(down["detail"], "the controller was not told", "{down}");
+    assert!(stderr.contains("thinlane down ses_abcdefgh"), "{stderr}");
+    // Nothing is carried any more; that the session is still open is not forgotten, however often it is tried.
+    let (_, _, stderr) = person.says(&["down"]);
+    assert_eq!(stderr.matches("could not be told").count(), 1, "{stderr}");
+    assert!(site.wire.lanes().is_empty() && person.lane_files().len() == 1 && !site.was_released());
+    site.controller.come_back();
+    let (code, _, stderr) = person.says(&["down"]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains("its session is closed"), "{stderr}");
+    assert!(site.was_released() && person.lane_files().is_empty());
+}
+
+#[test]
 fn a_command_dies_with_whoever_holds_its_lane_also_after_kill_9() {
     let site = Site::start(MINUTE, Manner::Answers);
     let person = site.engineer();

@@ -1,5 +1,6 @@
 //! The shell of the channel machine: one TLS connection at a time, bytes in and bytes out.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -162,7 +163,7 @@ async fn carry(mut stream: TlsStream<TcpStream>, outgoing: &mut mpsc::Receiver<B
             read = stream.read_buf(&mut buffer) => match read {
                 Ok(0) => return "the controller closed the connection".into(),
                 Ok(_) => mouth.say(News::Bytes(buffer.split().freeze())).await,
-                Err(error) => return error.to_string(),
+                Err(error) => return cut(&error),
             },
             frame = outgoing.recv() => {
                 let Some(frame) = frame else {
@@ -171,11 +172,19 @@ async fn carry(mut stream: TlsStream<TcpStream>, outgoing: &mut mpsc::Receiver<B
                 };
                 match timeout(WRITE_WAIT, write(&mut stream, frame, outgoing)).await {
                     Ok(Ok(())) => {}
-                    Ok(Err(error)) => return error.to_string(),
+                    Ok(Err(error)) => return cut(&error),
                     Err(_) => return "the connection takes nothing any more".into(),
                 }
             }
         }
+    }
+}
+
+/// Why a connection ended, in our words where a library has its own: TLS calls it an error if nobody said goodbye.
+fn cut(error: &std::io::Error) -> String {
+    match error.kind() {
+        ErrorKind::UnexpectedEof => "the controller's end of the connection is gone".into(),
+        _ => error.to_string(),
     }
 }
 

@@ -67,7 +67,7 @@ async fn close(context: &Context, client: Option<&Client>, lane: &LaneFile) -> R
         return close_exported(context, lane).await;
     }
     if !lane.holder.is_alive(&context.home) {
-        leftovers::end(context, client, lane).await;
+        // What is left of it goes with all else that no process holds.
         return Ok(());
     }
     stop_holder(context, lane).await?;

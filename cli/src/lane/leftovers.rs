@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use thinlane_model::SessionId;
 use thinlane_wg::link::Link;
-use thinlane_wire::api::{RequestView, SessionState, SessionView};
+use thinlane_wire::api::{RequestState, RequestView, SessionState, SessionView};
 
 use super::state::{self, LaneFile, parse_alias};
 use crate::api::Client;
 use crate::api::paths::item;
 use crate::cmd::session;
 use crate::context::Context;
-use crate::failure::Result;
+use crate::failure::{Exit, Result};
 use crate::out::time;
 use crate::system::identity;
 
@@ -32,53 +32,84 @@ pub async fn sweep(context: &Context) -> Result<()> {
     }
     for (name, session) in orphans() {
         if remove_interface(context, &name) {
-            let released = match &client {
+            let fate = match &client {
                 Some(client) => release(client, session).await,
-                None => false,
+                None => Fate::Untold,
             };
-            context.out.hint(&told(&format!("the interface {name} of {session}"), released));
+            context.out.hint(&told(&format!("the interface {name} of {session}"), fate));
         }
     }
     Ok(())
 }
 
-/// Ends what is left of one lane whose holder is gone: interface, session, file.
+/// What became of the session of a lane that is over here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Closed,
+    /// There never was one; whether its request can still be used.
+    NeverOpened {
+        usable: bool,
+    },
+    /// The controller could not be asked.
+    Untold,
+    /// The controller did not close it.
+    Open,
+}
+
+/// Ends what is left of one lane whose holder is gone: interface, session, file. The file stays, for the next call to try
+/// again, as long as the controller could not be told of a session whose time is not over.
 pub async fn end(context: &Context, client: Option<&Client>, lane: &LaneFile) {
     if let Some(name) = &lane.iface
         && is_lanes(name, lane.session)
     {
         remove_interface(context, name);
     }
-    let session = match (lane.session, client) {
-        (Some(session), _) => Some(session),
+    let fate = match (lane.session, client) {
+        (Some(session), Some(client)) => release(client, session).await,
         // Killed while the gateway armed it: the request knows.
         (None, Some(client)) => {
             let path = item("requests", lane.request);
-            let request = tokio::time::timeout(PATIENCE, client.get::<RequestView>(&path)).await;
-            request.ok().and_then(|answer| answer.ok()?.session)
+            match tokio::time::timeout(PATIENCE, client.get::<RequestView>(&path)).await {
+                Ok(Ok(RequestView { session: Some(session), .. })) => release(client, session).await,
+                Ok(Ok(request)) => Fate::NeverOpened { usable: request.state == RequestState::Approved },
+                _ => Fate::Untold,
+            }
         }
-        (None, None) => None,
+        (_, None) => Fate::Untold,
     };
-    let released = match (session, client) {
-        (Some(session), Some(client)) => release(client, session).await,
-        _ => session.is_none(),
-    };
+    let what = format!("the lane {} to {}", lane.name(), lane.asset);
+    if fate == Fate::Untold && lane.ends_at.is_some_and(|end| end > time::now()) {
+        context.out.hint(&format!(
+            "the controller could not be told that {what} is over: the next connect, up or down tries again, and at its \
+             deadline its session closes by itself"
+        ));
+        return;
+    }
     lane.remove(&context.home);
-    context.out.hint(&told(&format!("the lane {} to {}", lane.name(), lane.asset), released));
+    let goes_on = match fate {
+        Fate::NeverOpened { usable: true } => format!("; thinlane connect {} goes on with it", lane.request),
+        _ => String::new(),
+    };
+    context.out.hint(&format!("{}{goes_on}", told(&what, fate)));
 }
 
-fn told(what: &str, released: bool) -> String {
-    let session = if released { "its session is closed" } else { "its session closes at its deadline" };
+fn told(what: &str, fate: Fate) -> String {
+    let session = match fate {
+        Fate::Closed => "its session is closed",
+        Fate::NeverOpened { .. } => "no session was opened",
+        Fate::Untold | Fate::Open => "its session closes at its deadline",
+    };
     format!("removed what was left of {what}; {session}")
 }
 
-/// Releases a session; whether it is closed now.
-async fn release(client: &Client, session: SessionId) -> bool {
+/// Releases a session.
+async fn release(client: &Client, session: SessionId) -> Fate {
     let name = session.to_string();
     match tokio::time::timeout(PATIENCE, session::end(client, &name, "release", "")).await {
-        Ok(Ok(_)) => true,
-        Ok(Err(_)) => is_closed(client, session).await,
-        Err(_) => false,
+        Ok(Ok(_)) => Fate::Closed,
+        Ok(Err(_)) if is_closed(client, session).await => Fate::Closed,
+        Ok(Err(failure)) if failure.exit != Exit::Unreachable => Fate::Open,
+        Ok(Err(_)) | Err(_) => Fate::Untold,
     }
 }
 

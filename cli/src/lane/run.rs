@@ -265,7 +265,8 @@ async fn stop(command: &mut Option<Running>) {
     }
 }
 
-/// Releases the session and forgets the lane. The interface is gone by now; a second signal stops the waiting.
+/// Releases the session and forgets the lane. The interface is gone by now; a second signal stops the waiting. Where the
+/// controller may not have heard of it, the lane's file stays, for the next call to tell it.
 async fn close(
     context: &Context,
     client: &Client,
@@ -277,17 +278,28 @@ async fn close(
 ) -> Result<()> {
     let name = session.to_string();
     let released = signals.or(session::end(client, &name, "release", "")).await;
-    file.remove(&context.home);
+    let untold = match &released {
+        Ok(done) => done.as_ref().is_err_and(|failure| failure.exit == Exit::Unreachable),
+        Err(_) => true,
+    };
+    if !untold {
+        file.remove(&context.home);
+    }
+    let mut detail = None;
     let (reason, hint) = match released {
         Ok(Ok((_, view))) => (final_reason(&view).unwrap_or(reason), ending_hint(&view)),
         Ok(Err(failure)) if failure.exit == Exit::Ended => (reason, None),
-        Ok(Err(failure)) => (
-            reason,
-            Some(format!("the controller was not told ({failure}); the session closes at its deadline: {session}")),
-        ),
+        Ok(Err(failure)) => {
+            detail = Some("the controller was not told");
+            let later = if untold { "the next connect, up or down tells it; else " } else { "" };
+            (
+                reason,
+                Some(format!("{failure}: {later}the session closes at its deadline; next: thinlane down {session}")),
+            )
+        }
         Err(_) => (reason, Some(format!("not waiting for the gateway; thinlane session show {session}"))),
     };
-    reporter.tell(&LaneEvent::Down { session, reason: reason.as_str(), detail: None })?;
+    reporter.tell(&LaneEvent::Down { session, reason: reason.as_str(), detail })?;
     if let Some(hint) = hint {
         reporter.out().hint(&hint);
     }

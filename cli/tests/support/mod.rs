@@ -162,6 +162,11 @@ impl Controller {
             let _ = stream.shutdown(std::net::Shutdown::Both);
         }
     }
+
+    /// From now on there is one again.
+    pub fn come_back(&self) {
+        self.deaf.store(false, Ordering::Relaxed);
+    }
 }
 
 fn converse(stream: TcpStream, config: Arc<ServerConfig>, handler: &Handler, asked: &Mutex<Vec<Asked>>) -> Option<()> {

@@ -36,7 +36,8 @@ impl Daemon {
             match event {
                 AgentEvent::Up(welcome) => self.logged_in(&welcome, now),
                 AgentEvent::Down { why, retry_at } => {
-                    tracing::info!(why, retry_in = ?retry_at.map(|at| now.mono.until(at)), "the channel is down");
+                    let retry_in_ms = retry_at.map(|at| now.mono.until(at).as_millis());
+                    tracing::info!(why, retry_in_ms, "the channel is down");
                     self.channel_problem = Some(why);
                     self.renew_due = None;
                     self.site.handle_channel(false, now);

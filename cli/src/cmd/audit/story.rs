@@ -174,6 +174,11 @@ fn ended(it: &Value) -> String {
     if let Some(endpoint) = it["endpoint"].as_str() {
         told.push_str(&format!(" The engineer's machine was last seen at {endpoint}."));
     }
+    match it["path"].as_str() {
+        Some("direct") => told.push_str(" In the end the lane led to the gateway's own address."),
+        Some("relay") => told.push_str(" In the end the lane led through the relay."),
+        _ => {}
+    }
     told
 }
 

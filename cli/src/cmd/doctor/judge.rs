@@ -122,6 +122,17 @@ fn versions(facts: &Facts, findings: &mut Vec<Finding>) {
     }
 }
 
+/// How to end these lanes and no other; an interface that nothing else is known of goes with the next call.
+fn take_down(left_over: &[String]) -> String {
+    let named = left_over.iter().filter(|name| name.starts_with("ses_") || name.starts_with("req_"));
+    let calls: Vec<String> = named.map(|name| format!("thinlane down {name}")).collect();
+    if calls.is_empty() {
+        "sudo thinlane connect removes them before it opens a lane".to_owned()
+    } else {
+        calls.join("; ")
+    }
+}
+
 fn lanes(facts: &Facts, findings: &mut Vec<Finding>) {
     if !facts.left_over.is_empty() {
         findings.push(
@@ -129,8 +140,8 @@ fn lanes(facts: &Facts, findings: &mut Vec<Finding>) {
                 "lanes-left-over",
                 format!("Lanes are left over from killed processes: {}.", text::joined(&facts.left_over)),
             )
-            .why("They hold their session, and a second lane to the same asset is refused.")
-            .next("thinlane down"),
+            .why("Their sessions are open until their deadline, unless the next connect or up, which removes them, comes first.")
+            .next(take_down(&facts.left_over)),
         );
     }
     if let Some((address, interface)) = &facts.taken {
@@ -226,6 +237,10 @@ mod tests {
         assert_eq!(with(|facts| facts.unwritable = Some("denied".into())), [(Problem, "disk-not-writable")]);
         assert_eq!(with(|facts| facts.no_privilege = Some(failed("x"))), [(Warning, "no-privilege")]);
         assert_eq!(with(|facts| facts.left_over = vec!["ses_x".into()]), [(Warning, "lanes-left-over")]);
+        // Not a word that would close the lanes that are in use as well.
+        let left = ["ses_x", "req_y", "tl-z"].map(str::to_owned);
+        assert_eq!(take_down(&left), "thinlane down ses_x; thinlane down req_y");
+        assert!(!take_down(&left[2..]).contains("down"));
         let taken = with(|facts| facts.taken = Some(([198, 18, 0, 1].into(), "tun0".into())));
         assert_eq!(taken, [(Warning, "overlay-route-taken")]);
         let alone = with(|facts| {
