@@ -320,6 +320,57 @@ fn a_gateway_that_is_away_or_silent_is_exit_6_within_30_s_and_nothing_stays() {
     }
 }
 
+/// Both kinds of lane, and what each needs in front of its command.
+const KINDS: [&[&str]; 2] = [&[], &["--forward"]];
+
+fn through(person: &Person, flags: &[&str], kind: &[&str]) -> (i32, Vec<Value>, String) {
+    end(begin(person, &[&["connect", "rtu-7"], flags, kind, &["--", "bash", "-c", ECHO]].concat()))
+}
+
+#[test]
+fn where_the_gateways_own_name_is_not_known_the_lane_begins_at_the_relay_and_says_so_once() {
+    for kind in KINDS {
+        let site = Site::start(MINUTE, Manner::Nameless);
+        let (code, events, stderr) = through(&site.engineer(), &["--json"], kind);
+        assert_eq!(code, 42, "{kind:?}: {stderr}");
+        let said = "the name gw.invalid is not known here; going through the relay";
+        assert_eq!(stderr.matches("gw.invalid").count(), 1, "{kind:?}: {stderr}");
+        assert!(stderr.contains(said) && !stderr.contains("does not answer"), "{kind:?}: {stderr}");
+        assert_eq!((kinds(&events), &events[0]["path"]), (vec!["up", "down"], &"relay".into()), "{kind:?}: {events:?}");
+    }
+}
+
+#[test]
+fn where_no_name_is_known_the_next_step_names_both_settings() {
+    for kind in KINDS {
+        let site = Site::start(MINUTE, Manner::Nowhere);
+        let (code, _, stderr) = through(&site.engineer(), &[], kind);
+        assert_eq!(code, 6, "{kind:?}: {stderr}");
+        for word in ["gw.invalid", "hq.invalid", "--endpoint", "--relay-public"] {
+            assert!(stderr.contains(word), "{kind:?}: {word}: {stderr}");
+        }
+        assert!(site.was_released(), "{kind:?}");
+    }
+}
+
+#[test]
+fn a_way_that_is_given_up_is_told_beside_the_result_and_not_to_whoever_wants_quiet() {
+    for kind in KINDS {
+        for flags in [&["--json"][..], &["--json", "--quiet"]] {
+            let site = Site::start(MINUTE, Manner::Elsewhere);
+            let words = [&["connect", "rtu-7"], flags, kind, &["--", "bash", "-c", "exit 42"]].concat();
+            let output = site.engineer().run(&words);
+            let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+            assert_eq!(support::code(&output), 42, "{kind:?}: {stderr}");
+            let said = "10.77.0.2:51821 does not answer; going through the relay";
+            assert_eq!(stderr.matches(said).count(), usize::from(flags.len() == 1), "{kind:?} {flags:?}: {stderr}");
+            assert_eq!(stderr.is_empty(), flags.len() == 2, "{kind:?} {flags:?}: {stderr}");
+            let pure = stdout.lines().all(|line| serde_json::from_str::<Value>(line).is_ok_and(|it| it.is_object()));
+            assert!(pure && stdout.lines().count() == 2, "{kind:?} {flags:?}: {stdout}");
+        }
+    }
+}
+
 #[test]
 fn without_the_right_to_make_an_interface_nothing_is_asked_for() {
     let site = Site::start(MINUTE, Manner::Answers);

@@ -4,20 +4,20 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use thinlane_forward::{Door, Forward};
-use thinlane_model::{
-    AssetName, Boot, Counters, Endpoint, Path, Protocol, PublicKey, RequestId, Secret, SessionId, Span,
-};
+use thinlane_model::{AssetName, Boot, Counters, Path, Protocol, PublicKey, RequestId, Secret, SessionId, Span};
 use thinlane_wg::link::Link;
 use thinlane_wg::{Device, DeviceError, Event, LaneRole, LaneSpec, Userspace, UserspaceConfig};
 use thinlane_wire::api::{Activate, Activated};
 use tokio::sync::mpsc;
 
 use super::forward::Hints;
+use super::places::{self, Places};
 use super::state::alias;
-use super::ways::{Moved, Outside, Place, Way, Ways};
+use super::ways::{Moved, Outside, Way, Ways};
 use crate::api::Client;
 use crate::api::paths::verb;
 use crate::failure::{Exit, Failure, Result};
+use crate::out::Out;
 
 /// How long the gateway may take to arm the lane. With the handshake it stays below the 30 s of the contract.
 const ARMING: Duration = Duration::from_secs(22);
@@ -50,6 +50,8 @@ pub struct Armed {
 /// This machine's end of a lane.
 pub struct Lane {
     pub session: SessionId,
+    /// It began at the relay, because the name of the gateway's own endpoint is not known here.
+    unknown: bool,
     end: End,
 }
 
@@ -214,9 +216,10 @@ pub async fn activate(client: &Client, request: RequestId, native: bool) -> Resu
 pub async fn bring_up(armed: &Armed, asset: &AssetName, iface: Option<&str>) -> Result<Lane> {
     let told = &armed.told;
     let session = told.session.id;
-    let (first, second) = places(told).await?;
+    let Places { first, second, unknown } = places::find(told).await?;
     let endpoint = first.address;
     let mtu = mtu(told, [Some(&first), second.as_ref()].into_iter().flatten().any(|way| way.address.is_ipv6()));
+    let ways = if unknown { Ways::one_of_two(first) } else { Ways::new(first, second) };
     let iface = iface.map_or_else(|| format!("tl-{}", session.short()), str::to_owned);
     let (events, inbox) = mpsc::channel(16);
     let config = UserspaceConfig {
@@ -245,33 +248,39 @@ pub async fn bring_up(armed: &Armed, asset: &AssetName, iface: Option<&str>) -> 
     link.add_address(&iface, told.address).map_err(super::preflight::failed)?;
     super::preflight::unclaimed(&mut link, &iface, told.asset_address)?;
     link.add_route(&iface, told.asset_address).map_err(super::preflight::failed)?;
-    Ok(Lane {
-        session,
-        end: End::Interface { device, events: inbox, name: iface, ways: Box::new(Ways::new(first, second)) },
-    })
+    let end = End::Interface { device, events: inbox, name: iface, ways: Box::new(ways) };
+    Ok(Lane { session, unknown, end })
 }
 
 /// Ends the lane in this process, behind a local port.
 pub async fn forward(armed: &Armed, door: Door) -> Result<Lane> {
     let forward = Box::new(super::forward::start(armed, door).await?);
-    let (first, second) = ways(&armed.told);
+    let (first, second) = places::ways(&armed.told);
     let ways = std::iter::once(first).chain(second).collect();
-    Ok(Lane { session: armed.told.session.id, end: End::Forward { forward, hints: Hints::default(), ways } })
+    // It has tried nothing yet: what it does not begin with has no address here.
+    let unknown = forward.way() != 0;
+    Ok(Lane { session: armed.told.session.id, unknown, end: End::Forward { forward, hints: Hints::default(), ways } })
 }
 
 /// Waits for the first handshake: from then on packets pass. A gateway with an endpoint of its own is tried there
-/// first, and then through the relay.
-pub async fn handshake(lane: &mut Lane, armed: &Armed) -> Result<()> {
+/// first, and then through the relay; `out` is told why it is not taken there.
+pub async fn handshake(lane: &mut Lane, armed: &Armed, out: Out) -> Result<()> {
+    let own = &armed.told.endpoint;
+    if lane.unknown {
+        out.hint(&format!("the name {} is not known here; going through the relay", own.host()));
+    }
+    let given_up = || out.hint(&format!("{own} does not answer; going through the relay"));
     let until = Instant::now() + ALL.saturating_sub(armed.asked.elapsed()).max(HANDSHAKE);
     let mut fallback = Some(Instant::now() + DIRECT);
     loop {
         if fallback.take_if(|at| Instant::now() >= *at).is_some() && lane.give_way_up() {
-            say_given_up(armed);
+            given_up();
         }
         let Some(left) = until.checked_duration_since(Instant::now()) else {
             let endpoint = match &armed.told.fallback {
-                None => armed.told.endpoint.to_string(),
-                Some(relay) => format!("{} or {relay}", armed.told.endpoint),
+                None => own.to_string(),
+                Some(relay) if lane.unknown => relay.to_string(),
+                Some(relay) => format!("{own} or {relay}"),
             };
             return Err(Failure::new(
                 Exit::Unreachable,
@@ -282,8 +291,9 @@ pub async fn handshake(lane: &mut Lane, armed: &Armed) -> Result<()> {
         // The event wakes at once; the report covers one that was dropped.
         match tokio::time::timeout(left.min(Duration::from_millis(200)), lane.next()).await {
             Ok(Said::Handshake) => {
-                if lane.forward().is_some() && lane.way().is_some_and(|way| way.path == Path::Relay) {
-                    say_given_up(armed);
+                let relayed = lane.way().is_some_and(|way| way.path == Path::Relay);
+                if lane.forward().is_some() && relayed && !lane.unknown {
+                    given_up();
                 }
                 return Ok(());
             }
@@ -304,63 +314,8 @@ pub fn mtu(told: &Activated, over_ipv6: bool) -> u16 {
     }
 }
 
-fn say_given_up(armed: &Armed) {
-    eprintln!("{} does not answer; going through the relay", armed.told.endpoint);
-}
-
-/// The gateway's own endpoint, if it has one, and the relay.
-fn ways(told: &Activated) -> (Way, Option<Way>) {
-    let second = told.fallback.as_ref().map(|relay| Way { path: Path::Relay, endpoint: relay.clone() });
-    let path = if second.is_some() { Path::Direct } else { told.session.path };
-    (Way { path, endpoint: told.endpoint.clone() }, second)
-}
-
-/// Both with their addresses. The second's is looked up while all is well, because it is wanted when it is not.
-async fn places(told: &Activated) -> Result<(Place, Option<Place>)> {
-    let (first, second) = ways(told);
-    let second = async {
-        let way = second?;
-        Some(Place { address: resolve(&way.endpoint).await.ok()?, way })
-    };
-    let (address, second) = tokio::join!(resolve(&first.endpoint), second);
-    Ok((Place { address: address?, way: first }, second))
-}
-
 fn interface_gone(iface: &str) -> Failure {
     Failure::failed(format!("somebody took the interface {iface} away"))
-}
-
-/// The first address of a name that this machine has a way to, IPv4 before IPv6.
-async fn resolve(endpoint: &Endpoint) -> Result<SocketAddr> {
-    if let Some(address) = endpoint.as_socket_addr() {
-        return Ok(address);
-    }
-    let unknown = |why: String| {
-        Failure::new(
-            Exit::Unreachable,
-            format!("the name {} of the lane's endpoint is not known here: {why}", endpoint.host()),
-        )
-        .next("ask whoever runs the controller to give --relay-public a name or address that is known here")
-    };
-    let lookup = tokio::net::lookup_host((endpoint.host(), endpoint.port()));
-    let found = match tokio::time::timeout(Duration::from_secs(5), lookup).await {
-        Ok(Ok(found)) => found,
-        Ok(Err(error)) => return Err(unknown(crate::failure::plain(&error))),
-        Err(_) => return Err(unknown("the name server does not answer".to_owned())),
-    };
-    let mut all: Vec<SocketAddr> = found.collect();
-    // What this machine has a way to goes first.
-    all.sort_by_key(|address| (!has_a_way(*address), address.is_ipv6()));
-    all.into_iter().next().ok_or_else(|| unknown("it has no address".to_owned()))
-}
-
-/// Whether the system knows a route there; connecting a UDP socket sends nothing.
-fn has_a_way(to: SocketAddr) -> bool {
-    let any: std::net::IpAddr = match to {
-        SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
-    };
-    std::net::UdpSocket::bind((any, 0)).and_then(|socket| socket.connect(to)).is_ok()
 }
 
 fn device_failed(error: &DeviceError) -> Failure {

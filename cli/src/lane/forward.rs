@@ -4,10 +4,11 @@ use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
 use thinlane_forward::{Config, Door, DoorError, Forward, Hint, StartError};
-use thinlane_model::TaskName;
-use thinlane_wire::api::TaskView;
+use thinlane_model::{Endpoint, TaskName};
+use thinlane_wire::api::{Activated, TaskView};
 
 use super::activate::Armed;
+use super::places;
 use crate::api::Client;
 use crate::api::paths::item;
 use crate::failure::{Exit, Failure, Result, plain};
@@ -78,13 +79,21 @@ pub async fn start(armed: &Armed, door: Door) -> Result<Forward> {
         prepare: sockets::let_be_cut,
     };
     Forward::start(config, door).await.map_err(|error| match error {
-        StartError::Endpoint { endpoint, source } => Failure::new(
-            Exit::Unreachable,
-            format!("the lane's endpoint {endpoint} cannot be used here: {}", plain(&source)),
-        )
-        .next("ask whoever runs the controller to give --relay-public a name or address that is known here"),
+        StartError::Endpoint { endpoint, source } => no_way(told, &endpoint, &plain(&source)),
         other => Failure::failed(plain(&other)),
     })
+}
+
+/// Why none of a lane's endpoints can be used here.
+fn no_way(told: &Activated, endpoint: &Endpoint, why: &str) -> Failure {
+    let (first, second) = places::ways(told);
+    let mut all = [Some(&first), second.as_ref()].into_iter().flatten();
+    // One address would have been enough to begin with.
+    if all.all(|way| way.endpoint.as_socket_addr().is_none()) {
+        return places::unknown(&first, second.as_ref(), why);
+    }
+    Failure::new(Exit::Unreachable, format!("the lane's endpoint {endpoint} cannot be used here: {why}"))
+        .next("see whether this machine has a network: thinlane doctor")
 }
 
 /// Remembers what was said, so that it is not said all the time.

@@ -9,6 +9,7 @@
 //! * [`plan`] finds or makes the request, and waits for the decision.
 //! * [`preflight`] refuses what cannot work before a request is used up.
 //! * [`run`] activates, brings the interface up, holds it and takes it down, whatever happens.
+//! * [`places`] finds the addresses of the gateway's ways, [`ways`] changes between them.
 //! * [`state`] remembers lanes in files, so that [`leftovers`] of a killed process are found.
 //! * [`conf`] writes a stock WireGuard configuration instead, [`forward`] ends the lane in this process.
 
@@ -18,6 +19,7 @@ pub mod conf;
 pub mod forward;
 pub mod hold;
 pub mod leftovers;
+pub mod places;
 pub mod plan;
 pub mod preflight;
 pub mod report;

@@ -114,7 +114,7 @@ async fn live(
     let written = file.write(&context.home);
 
     let opened = match written {
-        Ok(()) => signals.or(open(&armed, &mut plan)).await,
+        Ok(()) => signals.or(open(&armed, &mut plan, reporter)).await,
         Err(failure) => Ok(Err(failure)),
     };
     let lane = match opened {
@@ -132,12 +132,12 @@ async fn live(
 }
 
 /// Interface or local port, and first handshake.
-async fn open(armed: &Armed, plan: &mut Plan) -> Result<Lane> {
+async fn open(armed: &Armed, plan: &mut Plan, reporter: &Reporter) -> Result<Lane> {
     let mut lane = match plan.door.take() {
         Some(door) => activate::forward(armed, door).await?,
         None => activate::bring_up(armed, &plan.asset.asset, plan.iface.as_deref()).await?,
     };
-    activate::handshake(&mut lane, armed).await?;
+    activate::handshake(&mut lane, armed, reporter.out()).await?;
     Ok(lane)
 }
 

@@ -86,6 +86,8 @@ pub struct Turn {
 pub struct Ways {
     all: Vec<Way>,
     addresses: Vec<SocketAddr>,
+    /// There is another, of which no address is known here.
+    alone: bool,
     at: usize,
     told: Told,
     doubt: Doubt,
@@ -101,12 +103,17 @@ impl Ways {
     pub fn new(first: Place, second: Option<Place>) -> Self {
         let (all, addresses) = std::iter::once(first).chain(second).map(|place| (place.way, place.address)).unzip();
         let (told, doubt) = (Told::new(0), Doubt::default());
-        Self { all, addresses, at: 0, told, doubt, looked: None, heard: None, received: 0, sent: 0 }
+        Self { all, addresses, alone: false, at: 0, told, doubt, looked: None, heard: None, received: 0, sent: 0 }
+    }
+
+    /// The one of two of which an address is known here.
+    pub fn one_of_two(place: Place) -> Self {
+        Self { alone: true, ..Self::new(place, None) }
     }
 
     /// The way in use; `None`: there is no other that it would have to be told from.
     pub fn chosen(&self) -> Option<&Way> {
-        self.all.get(self.at).filter(|_| self.all.len() > 1)
+        self.all.get(self.at).filter(|_| self.alone || self.all.len() > 1)
     }
 
     /// Gives the first way up before it ever led anywhere; `None`: there is no other.

@@ -94,6 +94,25 @@ pub enum Manner {
     Silent,
     /// The controller says that it is away.
     Away,
+    /// It has an endpoint of its own where nobody answers; through the relay it answers.
+    Elsewhere,
+    /// It has an endpoint of its own whose name nobody knows; through the relay it answers.
+    Nameless,
+    /// As that, and nobody knows the relay's name either.
+    Nowhere,
+}
+
+impl Manner {
+    /// The endpoint that the engineer is told of first, and the other.
+    fn endpoints(self) -> (String, Option<String>) {
+        let gateway = format!("{GATEWAY}:51820");
+        match self {
+            Manner::Elsewhere => (format!("{GATEWAY}:51821"), Some(gateway)),
+            Manner::Nameless => ("gw.invalid:51820".to_owned(), Some(gateway)),
+            Manner::Nowhere => ("gw.invalid:51820".to_owned(), Some("hq.invalid:7443".to_owned())),
+            Manner::Answers | Manner::Silent | Manner::Away => (gateway, None),
+        }
+    }
 }
 
 /// What became of the session.
@@ -178,6 +197,7 @@ fn answer(
             let items = if open { vec![views::request("approved")] } else { Vec::new() };
             Reply::ok(json!({"schema": 1, "items": items}))
         }
+        ("GET", "/tasks/echo-tcp") => Reply::ok(views::task()),
         ("GET", "/assets/rtu-7") => Reply::ok(views::asset()),
         ("GET", "/assets") => Reply::ok(json!({"schema": 1, "items": [views::asset()]})),
         ("GET", path) if path == format!("/requests/{REQUEST}") => {
@@ -237,16 +257,17 @@ fn activate(
     let preshared = Secret::from_base64(body["preshared_key"].as_str().expect("a key")).expect("a key");
     let (private, public) = thinlane_wg::key::key_pair().expect("keys");
     let deadline = thinlane_wg::boot().expect("a clock") + length;
-    if manner == Manner::Answers {
+    if manner != Manner::Silent {
         let opened = inside(gateway, move || open(private, peer, preshared, deadline));
         *device.lock().expect("no panic holds it") = Some(opened);
     }
     let mut life = life.lock().expect("no panic holds it");
     (life.state, life.deadline) = ("active", deadline);
     life.changes += 1;
+    let (endpoint, fallback) = manner.endpoints();
     json!({
         "schema": 1, "session": view(&life), "address": ENGINEER, "asset_address": OVERLAY, "gateway_key": public,
-        "endpoint": format!("{GATEWAY}:51820"), "mtu": 1420, "keepalive": 25, "remaining_ms": length.as_millis(),
+        "endpoint": endpoint, "fallback": fallback, "mtu": 1420, "keepalive": 25, "remaining_ms": length.as_millis(),
     })
 }
 

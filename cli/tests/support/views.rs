@@ -27,6 +27,14 @@ pub fn asset() -> Value {
     })
 }
 
+/// What its request asks for.
+pub fn task() -> Value {
+    json!({
+        "schema": 1, "task": "echo-tcp", "title": "Echo", "protocol": "tcp", "port": 7, "default_seconds": 60,
+        "max_seconds": 600, "offline_seconds": 0, "limits": {},
+    })
+}
+
 pub fn request(state: &str) -> Value {
     let missing = u32::from(state == "pending");
     json!({

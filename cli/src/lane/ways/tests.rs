@@ -204,6 +204,15 @@ fn a_machine_that_slept_gives_the_gateway_time_to_answer() {
 }
 
 #[test]
+fn where_the_other_way_has_no_address_here_the_one_that_is_taken_is_named() {
+    let relay = place(Path::Relay, 2);
+    let mut ways = Ways::one_of_two(relay.clone());
+    assert_eq!(ways.chosen(), Some(&relay.way));
+    assert_eq!(ways.give_up(), None);
+    assert!((0..100).all(|sec| ways.look(at(sec), crossed(500, 500 + sec * 100)) == NOTHING));
+}
+
+#[test]
 fn where_there_is_one_way_only_it_is_kept() {
     let mut ways = Ways::new(place(Path::Relay, 2), None);
     assert!((0..100).all(|sec| ways.look(at(sec), crossed(500, 500 + sec * 100)) == NOTHING));
