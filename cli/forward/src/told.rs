@@ -7,7 +7,9 @@
 pub enum News {
     /// The gateway stopped answering; it is looked for at another way.
     Left { from: usize, to: usize },
-    /// The gateway, of which that was said, answers there.
+    /// The gateway answers at the way where it was said to be looked for.
+    Reached(usize),
+    /// The gateway, of which it was said that it does not answer there, does so again.
     Again(usize),
     /// Nobody had missed the gateway: it is heard at another way than before.
     Found { from: usize, at: usize },
@@ -41,7 +43,8 @@ impl Told {
         let silent = std::mem::take(&mut self.silent);
         let from = std::mem::replace(&mut self.at, at);
         match (from == at, silent) {
-            (true, _) => None,
+            (true, false) => None,
+            (true, true) => Some(News::Reached(at)),
             (false, true) => Some(News::Again(at)),
             (false, false) => Some(News::Found { from, at }),
         }
@@ -53,15 +56,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_silence_is_told_once_and_so_is_where_it_ends_if_that_is_news() {
+    fn a_silence_is_told_once_and_so_is_where_it_ends() {
         let mut told = Told::new(0);
         assert_eq!(told.heard(0), None);
         assert_eq!(told.tries(0, 1), Some(News::Left { from: 0, to: 1 }));
         assert_eq!((told.tries(1, 0), told.tries(0, 1)), (None, None), "of the same silence");
-        assert_eq!(told.heard(1), None, "where it was said that it is looked for");
+        assert_eq!(told.heard(1), Some(News::Reached(1)), "where it was said that it is looked for");
+        assert_eq!((told.heard(1), told.heard(1)), (None, None), "that was told");
         assert_eq!(told.tries(1, 0), Some(News::Left { from: 1, to: 0 }));
         assert_eq!(told.heard(1), Some(News::Again(1)));
         assert_eq!(told.heard(1), None);
+    }
+
+    #[test]
+    fn a_lane_that_flaps_says_two_things_of_each_silence() {
+        let mut told = Told::new(0);
+        for silence in 0..10 {
+            let (from, to) = (silence % 2, (silence + 1) % 2);
+            let tried = (0..50).filter_map(|turn| told.tries((from + turn) % 2, (to + turn) % 2));
+            assert_eq!(tried.collect::<Vec<_>>(), [News::Left { from, to }]);
+            let heard: Vec<News> = (0..50).filter_map(|_| told.heard(to)).collect();
+            assert_eq!(heard, [News::Reached(to)]);
+        }
     }
 
     #[test]

@@ -167,7 +167,10 @@ fn to_json(event: &LaneEvent<'_>) -> Value {
         }
         LaneEvent::Moved { session, moved } => {
             let (path, endpoint) = (moved.to.path, moved.to.endpoint.to_string());
-            json!({ "event": "moved", "session": session, "path": path, "endpoint": endpoint, "reason": sentence(event) })
+            json!({
+                "event": "moved", "session": session, "path": path, "endpoint": endpoint, "answers": moved.answers(),
+                "reason": sentence(event),
+            })
         }
         LaneEvent::Down { session, reason, detail } => {
             json!({ "event": "down", "session": session, "reason": reason, "detail": detail })
@@ -231,8 +234,12 @@ fn moved_sentence(moved: &Moved) -> String {
     let here = own(&moved.to).map_or_else(|| "the relay".to_owned(), ToString::to_string);
     match &moved.why {
         Why::Left(left) => match own(left) {
-            Some(own) => format!("the gateway's own address {own} stopped answering; going through {here}"),
+            Some(own) => format!("the gateway's own address {own} stopped answering; trying {here}"),
             None => format!("the relay stopped answering; trying {here}"),
+        },
+        Why::Reached => match own(&moved.to) {
+            Some(own) => format!("the gateway answers at {own}"),
+            None => "the gateway answers through the relay".to_owned(),
         },
         Why::Again => format!("the gateway answers again, through {here}"),
         Why::Found(from) => match own(from) {
@@ -252,13 +259,17 @@ mod tests {
         let relay = Way { path: model::Path::Relay, endpoint: "hq.example:7443".parse().expect("an endpoint") };
         let session = SessionId::from_random([1; 5]);
         let told = |to: &Way, why: Why| {
+            let looked_for = matches!(why, Why::Left(_));
             let value = to_json(&LaneEvent::Moved { session, moved: &Moved { to: to.clone(), why } });
+            assert_eq!(value["answers"], !looked_for, "{value}");
             assert_eq!((&value["path"], &value["endpoint"]), (&json!(to.path), &json!(to.endpoint.to_string())));
             value["reason"].as_str().unwrap_or_default().to_owned()
         };
-        let left = "the gateway's own address gw.example:51820 stopped answering; going through the relay";
+        let left = "the gateway's own address gw.example:51820 stopped answering; trying the relay";
         assert_eq!(told(&relay, Why::Left(own.clone())), left);
         assert_eq!(told(&own, Why::Left(relay.clone())), "the relay stopped answering; trying gw.example:51820");
+        assert_eq!(told(&relay, Why::Reached), "the gateway answers through the relay");
+        assert_eq!(told(&own, Why::Reached), "the gateway answers at gw.example:51820");
         assert_eq!(told(&own, Why::Again), "the gateway answers again, through gw.example:51820");
         // Nobody had missed it: nothing stopped, and nothing answers again.
         for (to, from) in [(&relay, &own), (&own, &relay)] {

@@ -43,18 +43,26 @@ pub struct Moved {
 pub enum Why {
     /// The gateway stopped answering at this one; it is looked for at the other.
     Left(Way),
-    /// The gateway, of which that was said, answers again.
+    /// The gateway answers where it was said to be looked for.
+    Reached,
+    /// The gateway, of which it was said that it stopped answering there, answers again.
     Again,
     /// The gateway was not missed: it came to the other way by itself, from this one.
     Found(Way),
 }
 
 impl Moved {
+    /// Whether the gateway was heard there; otherwise it is only looked for.
+    pub fn answers(&self) -> bool {
+        !matches!(self.why, Why::Left(_))
+    }
+
     /// What news means, where these are the ways.
     pub fn of(news: News, ways: &[Way]) -> Option<Moved> {
         let way = |at: usize| ways.get(at).cloned();
         Some(match news {
             News::Left { from, to } => Moved { to: way(to)?, why: Why::Left(way(from)?) },
+            News::Reached(at) => Moved { to: way(at)?, why: Why::Reached },
             News::Again(at) => Moved { to: way(at)?, why: Why::Again },
             News::Found { from, at } => Moved { to: way(at)?, why: Why::Found(way(from)?) },
         })

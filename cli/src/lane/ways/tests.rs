@@ -43,7 +43,8 @@ fn a_way_that_stops_answering_is_left_after_eleven_seconds_and_that_is_said_once
     }
     assert_eq!(turns, [(12, to(&relay, Some(&direct))), (23, to(&direct, None)), (34, to(&relay, None))]);
     // It answers where it was said that it would be looked for.
-    assert_eq!(ways.look(at(40), crossed(600, 9000)), NOTHING);
+    assert_eq!(ways.look(at(40), crossed(600, 9000)), said(&relay, Why::Reached));
+    assert_eq!(ways.look(at(41), crossed(700, 9100)), NOTHING);
 }
 
 #[test]
