@@ -46,6 +46,8 @@ const SILENT: Duration = Duration::from_secs(300);
 /// is asked again that soon, and a lossy path carries twice as much; where the first packet takes longer than that, it goes out
 /// twice and the connection begins more slowly.
 const HASTE: i64 = 4;
+/// smoltcp's longest timeout before it repeats what was not confirmed (RTTE_MAX_RTO), on its clock.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// One connection of a stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,6 +71,8 @@ pub struct Stack {
     large: usize,
     next: u64,
     random: Random,
+    /// How far the sockets' clock was moved on.
+    ahead: Duration,
 }
 
 impl Stack {
@@ -96,6 +100,7 @@ impl Stack {
             large: 0,
             next: 0,
             random,
+            ahead: Duration::ZERO,
         }
     }
 
@@ -127,7 +132,8 @@ impl Stack {
     /// Takes a packet of the asset's, to us, that is no fragment.
     pub fn take(&mut self, packet: &[u8], to_port: u16, now: Instant) {
         self.queue.arrive(packet);
-        self.iface.poll_ingress_single(hasty(now), &mut self.queue, &mut self.sockets);
+        let time = self.clock(now);
+        self.iface.poll_ingress_single(time, &mut self.queue, &mut self.sockets);
         self.queue.arrived();
         if let Some(id) = self.by_port.get(&to_port)
             && let Some(connection) = self.connections.get_mut(id)
@@ -157,10 +163,27 @@ impl Stack {
     /// Lets the sockets fill the queue as far as it has room.
     fn push(&mut self, now: Instant) {
         use smoltcp::iface::PollResult;
+        let time = self.clock(now);
         while !self.queue.is_full()
-            && self.iface.poll_egress(hasty(now), &mut self.queue, &mut self.sockets) == PollResult::SocketStateChanged
+            && self.iface.poll_egress(time, &mut self.queue, &mut self.sockets) == PollResult::SocketStateChanged
         {
         }
+    }
+
+    /// The asset could not be heard for a while, and now it can: what it has not confirmed is repeated with the next `poll`,
+    /// and not when a timeout that doubled all the while is over.
+    pub fn repeat(&mut self) {
+        let waits = |socket: &Socket<'_>| {
+            socket.send_queue() > 0 || matches!(socket.state(), State::SynSent | State::FinWait1 | State::LastAck)
+        };
+        if self.connections.values().any(|connection| waits(self.sockets.get(connection.handle))) {
+            self.ahead += LONGEST_TIMEOUT;
+        }
+    }
+
+    /// A time of the world's on the sockets' clock.
+    fn clock(&self, now: Instant) -> Instant {
+        hasty(now) + self.ahead
     }
 
     /// The next packet for the tunnel.
@@ -177,8 +200,9 @@ impl Stack {
     pub fn due(&mut self, now: Instant) -> Option<Instant> {
         let deadlines = self.connections.values().filter_map(Connection::deadline).min();
         // A full queue is emptied by the tunnel, not by time.
-        let wanted =
-            if self.queue.is_full() { None } else { self.iface.poll_at(hasty(now), &self.sockets).map(at_ease) };
+        let time = self.clock(now);
+        let wanted = if self.queue.is_full() { None } else { self.iface.poll_at(time, &self.sockets) };
+        let wanted = wanted.map(|then| at_ease(then - self.ahead));
         [deadlines, wanted].into_iter().flatten().min()
     }
 
@@ -276,7 +300,7 @@ impl Stack {
     }
 }
 
-/// A time of the world's on the sockets' clock.
+/// A time of the world's on the sockets' clock, where that was never moved on.
 fn hasty(now: Instant) -> Instant {
     Instant::from_micros(now.total_micros().saturating_mul(HASTE))
 }

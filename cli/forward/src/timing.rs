@@ -174,6 +174,11 @@ impl Timing {
         self.is_live(now) && self.keepalive_at().is_some_and(|at| at <= now)
     }
 
+    /// Whether an answer has been missing for longer than a lost packet explains.
+    pub fn misses(&self, now: Instant) -> bool {
+        self.doubt.unanswered().is_some_and(|since| now >= instant(since) + SILENCE)
+    }
+
     /// Whether the peer has been silent for so long that another way to it should be tried; true once in a while.
     pub fn doubts(&mut self, now: Instant) -> bool {
         self.doubt.is_due(boot(now))

@@ -87,6 +87,11 @@ impl Tunnel {
         self.handshakes > 0 && self.timing.is_live(now)
     }
 
+    /// Whether an answer has been missing for a while; see [`Timing::misses`].
+    pub fn misses(&self, now: Instant) -> bool {
+        self.timing.misses(now)
+    }
+
     /// Whether another way to the peer should be tried; see [`Timing::doubts`].
     pub fn doubts(&mut self, now: Instant) -> bool {
         self.timing.doubts(now)

@@ -25,6 +25,8 @@ const LOOK: Duration = Duration::from_secs(2);
 const LEAST: smoltcp::time::Duration = smoltcp::time::Duration::from_millis(1);
 /// A sleep is at most this long.
 const MOST: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(5);
+/// Connections repeat what did not arrive at most so often.
+const REPEAT: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(2);
 /// How long the last words may take.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -44,6 +46,8 @@ pub(super) struct Driver {
     told: Option<Told>,
     /// It was said that the gateway does not answer.
     away: bool,
+    /// When connections last repeated what had not arrived.
+    repeated: Instant,
 }
 
 impl Driver {
@@ -59,6 +63,7 @@ impl Driver {
             handshakes: 0,
             told: None,
             away: false,
+            repeated: Instant::ZERO,
         }
     }
 
@@ -238,6 +243,7 @@ impl Driver {
 
     fn open(&mut self, length: usize, from: SocketAddr, packets: &mut Vec<Vec<u8>>) {
         let now = self.shared.now();
+        let missed = self.tunnel.misses(now);
         let outbox = &mut self.outbox;
         let heard = self.tunnel.open(&self.room[..length], from.ip(), now, &mut |message| keep(outbox, message));
         match heard {
@@ -252,6 +258,11 @@ impl Driver {
         }
         self.path.heard(from);
         self.say_heard();
+        // It may hear us again, too; where it does not, this is heard of it over and over.
+        if missed && now >= self.repeated + REPEAT {
+            self.repeated = now;
+            self.shared.with_stack(|stack, _| stack.repeat());
+        }
         if self.tunnel.handshakes() > self.handshakes {
             self.handshakes = self.tunnel.handshakes();
             self.shared.tell(Event::Handshake);

@@ -214,6 +214,46 @@ fn an_asset_that_never_answers_is_given_up_after_thirty_seconds() {
 }
 
 #[test]
+fn what_was_lost_in_a_blackout_is_repeated_as_soon_as_it_is_over() {
+    let back = |repeat: bool| {
+        let mut world = World::new(Network::GOOD, 2, 1);
+        let id = world.connect();
+        world.network.loss = 100;
+        assert_eq!(world.stack.write(id, |room| fill(room, b"hello?")), Some(6));
+        let other = world.stack.connect(world.now).expect("room");
+        world.run(20, |_| false);
+        world.network.loss = 0;
+        let over = world.now;
+        if repeat {
+            world.stack.repeat();
+        }
+        let mut got = Vec::new();
+        world.run(30, |world| {
+            if let Some(socket) = world.peer.open() {
+                let _ = socket.recv(|bytes| drain(bytes, &mut got));
+            }
+            got.len() == 6 && world.stack.pulse(other).writable
+        });
+        assert_eq!(got, b"hello?");
+        // Nothing is out of step afterwards.
+        let quiet = world.now;
+        world.run(3, |_| false);
+        assert_eq!(world.stack.pulse(id).end, None);
+        (over, quiet)
+    };
+    let (over, done) = back(false);
+    assert!(done - over > Duration::from_secs(2), "by itself it takes a while: {}", done - over);
+    let (over, done) = back(true);
+    assert!(done - over < Duration::from_millis(100), "{}", done - over);
+    let mut idle = World::new(Network::GOOD, 1, 1);
+    idle.connect();
+    idle.run(3, |_| false);
+    let due = idle.stack.due(idle.now);
+    idle.stack.repeat();
+    assert_eq!(idle.stack.due(idle.now), due, "where nothing is missing nothing happens");
+}
+
+#[test]
 fn an_asset_that_falls_silent_is_given_up_after_five_minutes_and_a_blackout_is_survived() {
     let mut world = World::new(Network::GOOD, 1, 1);
     let id = world.connect();
