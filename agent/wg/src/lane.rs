@@ -365,11 +365,12 @@ impl Lane {
             self.established(false, step);
         } else if self.guard.is_engineers() && !self.guard.is_over(step.now.mono) && self.timing.insists(step.now.mono)
         {
+            // Where the peer was just heard, which need not be where the lane is.
             self.ask(from, step);
         }
     }
 
-    /// Begins a handshake where the peer was just heard, which need not be where the lane is.
+    /// Begins a handshake there.
     fn ask(&mut self, at: SocketAddr, step: &mut Step<'_>) {
         let initiation = self.tunn.format_handshake_initiation(step.out.space(), true);
         if let Some(length) = length_of(&initiation) {
@@ -492,14 +493,9 @@ impl Lane {
             }
             _ => {}
         }
-        if self.endpoint.is_none() {
-            return;
-        }
+        let Some(endpoint) = self.endpoint else { return };
         if self.timing.wants_handshake(now) {
-            let initiation = self.tunn.format_handshake_initiation(step.out.space(), true);
-            if let Some(length) = length_of(&initiation) {
-                self.send(length, false, step);
-            }
+            self.ask(endpoint, step);
         } else if self.timing.wants_keepalive(now) {
             self.seal(&[], step);
         }
