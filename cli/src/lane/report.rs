@@ -233,10 +233,11 @@ fn moved_sentence(moved: &Moved) -> String {
     }
     let here = own(&moved.to).map_or_else(|| "the relay".to_owned(), ToString::to_string);
     match &moved.why {
-        Why::Left(left) => match own(left) {
-            Some(own) => format!("the gateway's own address {own} stopped answering; trying {here}"),
-            None => format!("the relay stopped answering; trying {here}"),
-        },
+        Why::Left(left) => {
+            let there =
+                own(left).map_or_else(|| "the relay".to_owned(), |own| format!("the gateway's own address {own}"));
+            format!("{there} stopped answering; trying {here}")
+        }
         Why::Reached => match own(&moved.to) {
             Some(own) => format!("the gateway answers at {own}"),
             None => "the gateway answers through the relay".to_owned(),

@@ -278,27 +278,23 @@ async fn close(
 ) -> Result<()> {
     let name = session.to_string();
     let released = signals.or(session::end(client, &name, "release", "")).await;
-    let untold = match &released {
-        Ok(done) => done.as_ref().is_err_and(|failure| failure.exit == Exit::Unreachable),
-        Err(_) => true,
+    let (told, reason, detail, hint) = match released {
+        Ok(Ok((_, view))) => (true, final_reason(&view).unwrap_or(reason), None, ending_hint(&view)),
+        Ok(Err(failure)) if failure.exit == Exit::Ended => (true, reason, None, None),
+        Ok(Err(failure)) => {
+            let told = failure.exit != Exit::Unreachable;
+            let later = if told { "" } else { "the next connect, up or down tells it; else " };
+            let hint = format!("{failure}: {later}the session closes at its deadline; next: thinlane down {session}");
+            (told, reason, Some("the controller was not told"), Some(hint))
+        }
+        Err(_) => {
+            let hint = format!("not waiting for the gateway; thinlane session show {session}");
+            (false, reason, None, Some(hint))
+        }
     };
-    if !untold {
+    if told {
         file.remove(&context.home);
     }
-    let mut detail = None;
-    let (reason, hint) = match released {
-        Ok(Ok((_, view))) => (final_reason(&view).unwrap_or(reason), ending_hint(&view)),
-        Ok(Err(failure)) if failure.exit == Exit::Ended => (reason, None),
-        Ok(Err(failure)) => {
-            detail = Some("the controller was not told");
-            let later = if untold { "the next connect, up or down tells it; else " } else { "" };
-            (
-                reason,
-                Some(format!("{failure}: {later}the session closes at its deadline; next: thinlane down {session}")),
-            )
-        }
-        Err(_) => (reason, Some(format!("not waiting for the gateway; thinlane session show {session}"))),
-    };
     reporter.tell(&LaneEvent::Down { session, reason: reason.as_str(), detail })?;
     if let Some(hint) = hint {
         reporter.out().hint(&hint);
