@@ -250,7 +250,7 @@ mod tests {
         let counters = json!({"up_packets": 13, "up_bytes": 734, "down_packets": 9, "down_bytes": 492,
             "denied_packets": 2, "spoofed_packets": 0});
         let over = json!({"ended": {"reason": "killed", "detail": "wrong pump", "counters": counters,
-            "counters_final": true, "endpoint": "203.0.113.10:25750"}});
+            "counters_final": true, "endpoint": "203.0.113.10:25750", "path": "relay"}});
         let entries = [
             entry(21, "person:erik", "request.created", json!({ "request": request })),
             entry(22, "person:olga", "request.approval", json!({"by": "olga", "roles": ["approver"], "note": "go"})),
@@ -277,6 +277,7 @@ mod tests {
             "bert kills the session: \"wrong pump\".",
             "13 packets (734 B) went to the device and 9 (492 B) came back; 2 aimed elsewhere",
             "last seen at 203.0.113.10:25750",
+            "In the end the lane led through the relay.",
             "(entry 34)",
         ] {
             assert!(flat.contains(part), "{part} is missing:\n{told}");
